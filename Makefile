@@ -1,0 +1,50 @@
+# setup: prepare .venv · run: index a vault and answer a question · test: every check · bench: the benchmark report
+PYTHON ?= python3
+VAULT  ?= sample_vault
+QUERY  ?= How do I keep basil alive on a windowsill?
+PY     := .venv/bin/python
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: setup run test check bench eval fuzz clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.runtime
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.runtime: .venv/pyvenv.cfg requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+run: setup
+	@$(PY) main.py index --vault "$(VAULT)"
+	@$(PY) main.py search "$(QUERY)" --vault "$(VAULT)" -k 3
+
+check: .venv/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+test: check
+	$(PY) -m pytest
+
+bench: .venv/.dev
+	$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(PY) -m benchmarks.run
+
+eval: setup
+	$(PY) -m benchmarks.evaluate
+
+fuzz: .venv/.dev
+	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
+	$(PY) tests/fuzz/fuzz_notes.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
