@@ -1,0 +1,314 @@
+"""Note → Chunks: split at headings, small neighbours merged, cut by the model's own tokenizer, tokenised once.
+
+A chunk's text is its context (title and heading path, one line) and its body. Units (paragraphs, or pieces of long ones) are
+tokenised once; a chunk's ids are its units' ids in a row, because units are joined by line breaks and such tokenizers
+(WordPiece, Unigram) tokenise around white space. Other tokenizers see the finished text once more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vaultvec.datatypes import Chunk, Note, TokenIds
+from vaultvec.engines.base import Tokenizer
+from vaultvec.notes import headings
+
+CHUNKER_VERSION = 1  # raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors)
+CONTEXT_SHARE = 3  # title and headings take at most 1/3 of a chunk
+CHARS_PER_TOKEN = 12  # a chunk's characters are bounded too: one [UNK] can stand for a whole line of base64
+SEGMENT_CHARS = 2000  # longer lines are cut before they are tokenised, so that time stays linear
+
+_BREAKS = (re.compile(r"\n"), re.compile(r"(?<=[.!?。！？…])\s+"), re.compile(r"\s+"))
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLimits:
+    """Sizes in tokens, special tokens and context included."""
+
+    target: int  # what a chunk aims at
+    minimum: int  # smaller sections are merged with their neighbours
+    maximum: int  # the model's own limit
+
+    def clipped(self) -> ChunkLimits:
+        """The same, with the target no larger than the model's limit."""
+        target = min(self.target, self.maximum)
+        return ChunkLimits(target, min(self.minimum, target // 2), self.maximum)
+
+
+@dataclass(slots=True)
+class _Unit:
+    """A paragraph, a piece of one, or a heading line."""
+
+    text: str
+    line: int  # index into the body's lines
+    path: tuple[str, ...]  # headings above it, itself included when it is one
+    is_heading: bool
+    ids: TokenIds
+
+
+class Chunker:
+    """Cuts notes for one tokenizer. `document_prefix` is put before every text that is embedded, as the model asks."""
+
+    def __init__(self, tokenizer: Tokenizer, limits: ChunkLimits, document_prefix: str = "") -> None:
+        self.tokenizer = tokenizer
+        self.limits = limits.clipped()
+        self.document_prefix = document_prefix
+        self._prefix = tokenizer.encode_plain([document_prefix])[0] if document_prefix else _NO_IDS
+        self._overhead = len(tokenizer.prefix_ids) + len(tokenizer.suffix_ids) + len(self._prefix)
+
+    def chunk(self, note: Note) -> list[Chunk]:
+        """The chunks of a note in reading order; an empty note has none. No chunk exceeds the model's token limit."""
+        units = self._units(note)
+        if not units:
+            return []
+        context = _Context(self.tokenizer, note.title, self.limits.target // CONTEXT_SHARE)
+        groups = _pack(units, self.limits, self._overhead, context)
+        chunks: list[Chunk] = []
+        for group in groups:
+            for built in self._build(note, group, context):
+                chunks.append(
+                    Chunk(note.path, len(chunks), built.heading, built.text, built.context, built.line, built.ids)
+                )
+        return chunks
+
+    def _units(self, note: Note) -> list[_Unit]:
+        """Headings and paragraphs of a note, none of them longer than a chunk's body may be."""
+        room = self.limits.target - self._overhead - self.limits.target // CONTEXT_SHARE
+        pieces = list(_pieces(note))
+        ids = self.tokenizer.encode_plain([text for text, _, _, _ in pieces])
+        units: list[_Unit] = []
+        for (text, line, path, is_heading), row in zip(pieces, ids, strict=True):
+            for part, part_ids, offset in self._fit(text, row, max(8, room)):
+                units.append(_Unit(part, line + offset, path, is_heading, part_ids))
+        return units
+
+    def _fit(self, text: str, ids: TokenIds, room: int) -> Iterator[tuple[str, TokenIds, int]]:
+        """Halve a text at line, sentence, word or, at worst, character until each part has at most `room` tokens."""
+        stack = [(text, ids, 0)]
+        while stack:
+            part, row, offset = stack.pop()
+            if (len(row) <= room and len(part) <= room * CHARS_PER_TOKEN) or len(part) < 2:
+                yield part, row, offset
+                continue
+            cut, resume = _middle(part)
+            left, right = part[:cut].rstrip(), part[resume:]
+            left_ids, right_ids = self.tokenizer.encode_plain([left, right])
+            stack.append((right, right_ids, offset + part.count("\n", 0, resume)))
+            stack.append((left, left_ids, offset))
+
+    def _build(self, note: Note, group: list[_Unit], context: _Context) -> Iterator[_Built]:
+        """Text and ids of one group; a group whose finished text is still too long is halved."""
+        body = _below_headings(group)
+        path = _common_path(body)
+        if len(body) == 1 and body[0].is_heading:
+            path = path[:-1]  # a heading with nothing below it is the body
+        prefix, prefix_ids, heading = context.of(path)
+        body_text = "\n".join(unit.text for unit in body)
+        text = f"{prefix}\n{body_text}" if prefix else body_text
+        if self.tokenizer.joinable:
+            parts = [self.tokenizer.prefix_ids, self._prefix, prefix_ids, *(u.ids for u in body), self.tokenizer.suffix_ids]
+            ids = np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
+        else:
+            ids = self.tokenizer.encode([self.document_prefix + text])[0]
+        if len(ids) > self.limits.maximum and len(group) > 1:
+            middle = len(group) // 2
+            yield from self._build(note, group[:middle], context)
+            yield from self._build(note, group[middle:], context)
+            return
+        offset = len(prefix) + 1 if prefix else 0
+        if len(ids) > self.limits.maximum:
+            ids = self.tokenizer.encode([self.document_prefix + text], self.limits.maximum)[0]
+        yield _Built(heading, text, offset, note.body_line + group[0].line, ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    heading: str
+    text: str
+    context: int
+    line: int
+    ids: TokenIds
+
+
+_NO_IDS: TokenIds = np.empty(0, dtype=np.int32)
+
+
+class _Context:
+    """The line above a chunk's body: `Title > Heading > Subheading`, shortened from the middle to fit its budget."""
+
+    def __init__(self, tokenizer: Tokenizer, title: str, budget: int) -> None:
+        self._tokenizer = tokenizer
+        self._title = title
+        self._budget = budget
+        self._known: dict[tuple[str, ...], tuple[str, TokenIds, str]] = {}
+
+    def of(self, path: tuple[str, ...]) -> tuple[str, TokenIds, str]:
+        """(line, its ids, heading path as shown) for a heading path."""
+        if path not in self._known:
+            inner = path[1:] if path and path[0] == self._title else path
+            shown = [part for part in (self._title, *inner) if part]
+            line, ids = self._fitting(shown)
+            self._known[path] = (line, ids, " > ".join(path))
+        return self._known[path]
+
+    def _fitting(self, parts: list[str]) -> tuple[str, TokenIds]:
+        while parts:
+            line = " > ".join(parts)
+            ids = self._tokenizer.encode_plain([line])[0]
+            if len(ids) <= self._budget:
+                return line, ids
+            if len(parts) > 2:
+                del parts[1]  # title and the nearest heading say the most
+            elif len(parts) == 2:
+                del parts[0]
+            else:
+                shorter = parts[0][: len(parts[0]) * 2 // 3].rstrip()
+                parts = [shorter] if shorter and shorter != parts[0] else []
+        return "", _NO_IDS
+
+    def cost(self, path: tuple[str, ...]) -> int:
+        """Tokens of the line."""
+        return len(self.of(path)[1])
+
+
+def _pieces(note: Note) -> Iterator[tuple[str, int, tuple[str, ...], bool]]:
+    """(text, line, heading path, is a heading) for each heading and each paragraph of a note."""
+    lines = note.body.split("\n")
+    stack: list[tuple[int, str]] = []
+    found = {line: (level, text) for line, level, text in headings(note.body)}
+    path: tuple[str, ...] = ()
+    paragraph: list[str] = []
+    start = 0
+
+    def flush() -> Iterator[tuple[str, int, tuple[str, ...], bool]]:
+        text = "\n".join(paragraph)
+        if text.strip():
+            yield from ((part, start + offset, path, False) for part, offset in _segments(text))
+        paragraph.clear()
+
+    skip_underline = False
+    for index, line in enumerate(lines):
+        if index in found:
+            yield from flush()
+            level, text = found[index]
+            while stack and stack[-1][0] >= level:
+                stack.pop()
+            stack.append((level, text))
+            path = tuple(heading for _, heading in stack if heading)
+            if text:
+                yield text, index, path, True
+            skip_underline = not line.lstrip().startswith("#")
+        elif skip_underline:
+            skip_underline = False  # the === or --- below a setext heading
+        elif not line.strip():
+            yield from flush()
+        else:
+            if not paragraph:
+                start = index
+            paragraph.append(line.rstrip())
+    yield from flush()
+
+
+def _segments(text: str) -> Iterator[tuple[str, int]]:
+    """Cut a paragraph into stretches of at most SEGMENT_CHARS, at white space where there is some."""
+    position = line = 0
+    while position < len(text):
+        end = min(len(text), position + SEGMENT_CHARS)
+        if end < len(text):
+            space = max(text.rfind("\n", position, end), text.rfind(" ", position, end))
+            end = space + 1 if space > position else end
+        part = text[position:end]
+        if part.strip():
+            yield part.strip("\n").rstrip(), line
+        line += part.count("\n")
+        position = end
+
+
+def _middle(text: str) -> tuple[int, int]:
+    """Where to halve a text: (end of the left part, start of the right), at the best break nearest the middle."""
+    middle = len(text) // 2
+    low, high = len(text) // 4, len(text) - len(text) // 4
+    for pattern in _BREAKS:
+        breaks = [m.span() for m in pattern.finditer(text, low, high) if 0 < m.start() and m.end() < len(text)]
+        if breaks:
+            return min(breaks, key=lambda span: abs(span[0] - middle))
+    return middle, middle
+
+
+def _below_headings(group: list[_Unit]) -> list[_Unit]:
+    """A chunk's units without the leading headings, which its context line already says."""
+    start = 0
+    while start + 1 < len(group):
+        unit, below = group[start], group[start + 1]
+        if not (unit.is_heading and below.path[: len(unit.path)] == unit.path):
+            break
+        start += 1
+    return group[start:]
+
+
+def _common_path(group: Sequence[_Unit]) -> tuple[str, ...]:
+    """The longest heading path that every unit of a chunk lies under."""
+    shared = group[0].path
+    for unit in group[1:]:
+        length = 0
+        for ours, theirs in zip(shared, unit.path, strict=False):
+            if ours != theirs:
+                break
+            length += 1
+        shared = shared[:length]
+    return shared
+
+
+def _pack(units: list[_Unit], limits: ChunkLimits, overhead: int, context: _Context) -> list[list[_Unit]]:
+    """Group units into chunks: sections stay whole where they fit, small neighbours share a chunk, tails join the last."""
+    groups: list[list[_Unit]] = []
+    sizes: list[int] = []
+    chars_limit = limits.target * CHARS_PER_TOKEN
+    for section in _sections(units):
+        size = sum(len(unit.ids) for unit in section)
+        if groups and min(sizes[-1], size) < limits.minimum:
+            fixed = overhead + context.cost(_common_path(groups[-1] + section))
+            if fixed + sizes[-1] + size <= limits.target and _chars(groups[-1] + section) <= chars_limit:
+                groups[-1] = groups[-1] + section
+                sizes[-1] += size
+                continue
+        first = len(groups)
+        fixed = overhead + max(context.cost(unit.path) for unit in section)
+        current: list[_Unit] = []
+        tokens = chars = 0
+        for unit in section:
+            if current and (fixed + tokens + len(unit.ids) > limits.target or chars + len(unit.text) > chars_limit):
+                groups.append(current)
+                sizes.append(tokens)
+                current, tokens, chars = [], 0, 0
+            current.append(unit)
+            tokens += len(unit.ids)
+            chars += len(unit.text) + 1
+        tail_fits = len(groups) > first and fixed + sizes[-1] + tokens <= limits.maximum
+        if tail_fits and tokens < limits.minimum and _chars(groups[-1] + current) <= chars_limit * 2:
+            groups[-1] = groups[-1] + current
+            sizes[-1] += tokens
+        else:
+            groups.append(current)
+            sizes.append(tokens)
+    return groups
+
+
+def _sections(units: list[_Unit]) -> Iterator[list[_Unit]]:
+    """Units from one heading to the next; a heading with nothing below it goes with what follows."""
+    section: list[_Unit] = []
+    for unit in units:
+        if unit.is_heading and any(not known.is_heading for known in section):
+            yield section
+            section = []
+        section.append(unit)
+    if section:
+        yield section
+
+
+def _chars(group: Sequence[_Unit]) -> int:
+    return sum(len(unit.text) + 1 for unit in group)

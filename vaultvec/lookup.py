@@ -1,0 +1,177 @@
+"""Reads of the ledger: chunk rows, the matrix of vectors, keyword matches, notes. Nothing here writes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaultvec.datatypes import Vectors, chunk_id
+from vaultvec.errors import QueryError
+from vaultvec.ledger import Ledger
+
+# Weight of a match in title, heading, tags and aliases, body (BM25F-like). Tuned on the "tune" half of benchmarks/eval.
+KEYWORD_WEIGHTS = (6.0, 3.0, 4.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """A chunk as Chroma gets it; `vector` (dim,) is None while the text waits to be embedded."""
+
+    id: str
+    path: str
+    heading: str
+    start_line: int
+    text: str
+    vector: Vectors | None
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """All vectors of one model: row i belongs to chunk `chunks[i]` of note `notes[i]` (ids of the ledger)."""
+
+    vectors: Vectors  # (n, dim)
+    chunks: NDArray[np.int64]  # (n,)
+    notes: NDArray[np.int64]  # (n,)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRow:
+    """A note's fields for results and filters."""
+
+    id: int
+    path: str
+    title: str
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    links: tuple[str, ...]
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk's text for a result."""
+
+    chunk: int
+    note: int
+    slot: int
+    heading: str
+    text: str
+    context: int
+    start_line: int
+
+
+def chunk_rows(ledger: Ledger, model: int, names: Sequence[str]) -> list[ChunkRow]:
+    """The chunks of these ids that exist, with their vectors of one model."""
+    rows: list[ChunkRow] = []
+    for name in names:
+        path, _, slot = name.rpartition("#")
+        found = ledger.db.execute(
+            "SELECT heading, start_line, text, vector FROM notes JOIN chunks ON note = notes.id "
+            "LEFT JOIN vectors ON vectors.hash = chunks.hash AND model = ? WHERE path = ? AND slot = ?",
+            (model, path, int(slot)),
+        ).fetchone()
+        if found:
+            heading, line, text, blob = found
+            vector = None if blob is None else np.frombuffer(blob, dtype=np.float32)
+            rows.append(ChunkRow(name, path, heading, line, text, vector))
+    return rows
+
+
+def load_matrix(ledger: Ledger, model: int, dim: int) -> Matrix:
+    """Every embedded chunk's vector, read in one pass into one array. Rows of a damaged length are left out."""
+    total = int(ledger.db.execute("SELECT count(*) FROM chunks").fetchone()[0])
+    vectors = np.empty((total, dim), dtype=np.float32)
+    ids = np.empty((total, 2), dtype=np.int64)
+    cursor = ledger.db.execute(
+        "SELECT chunks.id, note, vector FROM chunks JOIN vectors ON vectors.model = ? AND vectors.hash = chunks.hash", (model,)
+    )
+    n = 0
+    while page := cursor.fetchmany(2000):
+        good = [row for row in page if len(row[2]) == 4 * dim]
+        if good and n + len(good) <= total:
+            vectors[n : n + len(good)] = np.frombuffer(b"".join(row[2] for row in good), np.float32).reshape(-1, dim)
+            ids[n : n + len(good)] = [(row[0], row[1]) for row in good]
+            n += len(good)
+    return Matrix(vectors[:n], ids[:n, 0], ids[:n, 1])
+
+
+def keyword_matches(ledger: Ledger, expression: str, limit: int) -> list[tuple[int, float]]:
+    """(chunk id, BM25 score, higher is better) of the best matches."""
+    if not expression:
+        return []
+    try:
+        rows = ledger.db.execute(
+            f"SELECT rowid, bm25(keywords, {','.join(map(str, KEYWORD_WEIGHTS))}) AS score FROM keywords "
+            "WHERE keywords MATCH ? ORDER BY score LIMIT ?", (expression, limit),
+        ).fetchall()  # fmt: skip
+    except sqlite3.OperationalError as error:
+        raise QueryError(f"the keyword index failed ({error}); run: python main.py rebuild") from error
+    return [(int(row[0]), -float(row[1])) for row in rows]
+
+
+def passages(ledger: Ledger, chunks: Sequence[int]) -> dict[int, Passage]:
+    """Texts of chunks by id; chunks that are gone are left out."""
+    found: dict[int, Passage] = {}
+    for page in _pages(chunks, 500):
+        rows = ledger.db.execute(
+            "SELECT id, note, slot, heading, text, context, start_line FROM chunks "
+            f"WHERE id IN ({','.join('?' * len(page))})", page,
+        )  # fmt: skip
+        found.update((row[0], Passage(*row)) for row in rows)
+    return found
+
+
+def chunk_numbers(ledger: Ledger, names: Sequence[str]) -> dict[str, int]:
+    """Ledger ids of chunk ids; names that are gone are left out."""
+    found: dict[str, int] = {}
+    for name in names:
+        path, _, slot = name.rpartition("#")
+        row = ledger.db.execute(
+            "SELECT chunks.id FROM notes JOIN chunks ON note = notes.id WHERE path = ? AND slot = ?", (path, int(slot))
+        ).fetchone()
+        if row:
+            found[name] = int(row[0])
+    return found
+
+
+def note_rows(ledger: Ledger, notes: Sequence[int] | None = None) -> dict[int, NoteRow]:
+    """Notes by id; all of them when `notes` is None."""
+    sql = "SELECT id, path, title, tags, aliases, links, mtime_ns FROM notes"
+    if notes is None:
+        return {row[0]: _note(row) for row in ledger.db.execute(sql)}
+    found: dict[int, NoteRow] = {}
+    for page in _pages(notes, 500):
+        rows = ledger.db.execute(f"{sql} WHERE id IN ({','.join('?' * len(page))})", page)
+        found.update((row[0], _note(row)) for row in rows)
+    return found
+
+
+def export_rows(ledger: Ledger, model: int, dim: int) -> tuple[list[str], list[str], list[str], Vectors]:
+    """(chunk ids, paths, embedded texts, vectors (n, dim)) of every embedded chunk, in the order of path and slot."""
+    rows = ledger.db.execute(
+        "SELECT path, slot, text, vector FROM notes JOIN chunks ON note = notes.id "
+        "JOIN vectors ON vectors.hash = chunks.hash AND model = ? ORDER BY path, slot", (model,),
+    ).fetchall()  # fmt: skip
+    vectors = np.frombuffer(b"".join(row[3] for row in rows), np.float32).reshape(len(rows), dim)
+    return [chunk_id(row[0], row[1]) for row in rows], [row[0] for row in rows], [row[2] for row in rows], vectors
+
+
+def _note(row: tuple[int, str, str, str, str, str, int]) -> NoteRow:
+    number, path, title, tags, aliases, links, mtime = row
+    return NoteRow(number, path, title, _texts(tags), _texts(aliases), _texts(links), mtime)
+
+
+def _texts(value: str) -> tuple[str, ...]:
+    return tuple(json.loads(value))
+
+
+def _pages(values: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    iterator = iter(values)
+    while page := tuple(islice(iterator, size)):
+        yield page

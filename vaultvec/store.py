@@ -1,0 +1,143 @@
+"""Chroma: the index on disk that search and other programs read. Derived from the ledger; the only chromadb import.
+
+Measured facts behind the settings: one add takes at most `get_max_batch_size()` rows; every add reads the log again since the
+last persist, so `sync_threshold` stays within a few batches; `num_threads`, `batch_size` and `resize_factor` do nothing in the
+local store. One process writes (the index lock sees to that).
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaultvec.datatypes import Vectors
+from vaultvec.errors import LedgerError
+from vaultvec.ledger import Ledger
+from vaultvec.lookup import ChunkRow, chunk_rows
+
+HNSW_SPACE = "cosine"
+SYNC_THRESHOLD = 5000  # rows between two persists of the HNSW graph; see benchmarks/chroma_settings.py
+
+
+class ChromaStore:
+    """One collection: the chunks of a vault under one model. Raises LedgerError when Chroma cannot open its folder."""
+
+    def __init__(self, folder: Path, fingerprint: str, model_name: str, dim: int) -> None:
+        import chromadb
+        from chromadb.config import Settings as ChromaSettings
+
+        self.folder = folder
+        self.dim = dim
+        self.name = fingerprint
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._client = chromadb.PersistentClient(
+                path=str(folder), settings=ChromaSettings(anonymized_telemetry=False)
+            )
+            self._collection = self._client.get_or_create_collection(
+                fingerprint,
+                embedding_function=None,  # vectors are always ours; Chroma must not load a model of its own
+                configuration={"hnsw": {"space": HNSW_SPACE, "sync_threshold": SYNC_THRESHOLD}},
+                metadata={"model": model_name, "dim": dim, "fingerprint": fingerprint},
+            )
+            self.max_batch = int(self._client.get_max_batch_size())
+        except Exception as error:  # Chroma raises many kinds, from its Rust side too
+            raise _store_error(error, folder) from error
+
+    def sync(self, ledger: Ledger, model: int, batch_size: int, stop: threading.Event | None = None) -> int:
+        """Bring Chroma up to the ledger, `batch_size` rows at a time. Returns rows written or removed."""
+        done = 0
+        while not (stop and stop.is_set()):
+            page = ledger.take_outbox(model, min(batch_size, self.max_batch))
+            if not page:
+                break
+            names = [name for _, name in page]
+            rows = chunk_rows(ledger, model, names)
+            present = [row for row in rows if row.vector is not None]
+            gone = set(names) - {row.id for row in present}
+            self._write(present, sorted(gone))
+            ledger.clear_outbox([number for number, _ in page])
+            done += len(page)
+        return done
+
+    def _write(self, rows: Sequence[ChunkRow], gone: Sequence[str]) -> None:
+        try:
+            if gone:
+                self._collection.delete(ids=list(gone))
+            if rows:
+                vectors = np.stack([row.vector for row in rows if row.vector is not None])
+                self._collection.upsert(
+                    ids=[row.id for row in rows],
+                    embeddings=vectors,
+                    documents=[row.text for row in rows],
+                    metadatas=[{"path": row.path, "heading": row.heading, "start_line": row.start_line} for row in rows],
+                )
+        except Exception as error:
+            raise _store_error(error, self.folder) from error
+
+    def count(self) -> int:
+        """Rows in the collection."""
+        return int(self._collection.count())
+
+    def ids(self, page: int = 5000) -> set[str]:
+        """Every chunk id in the collection, read page by page."""
+        found: set[str] = set()
+        while True:
+            got = self._collection.get(limit=page, offset=len(found), include=[])["ids"]
+            if not got:
+                return found
+            found.update(got)
+
+    def query(self, vector: Vectors, k: int) -> list[tuple[str, float]]:
+        """The `k` nearest chunk ids with their cosine, best first. `vector`: (dim,), unit length."""
+        count = self.count()
+        if count == 0:
+            return []
+        k = min(k, count)
+        try:
+            answer: Any = self._query(vector, k)
+        except Exception as error:
+            raise _store_error(error, self.folder) from error
+        return [(name, 1.0 - float(d)) for name, d in zip(answer["ids"][0], answer["distances"][0], strict=True)]
+
+    def _query(self, vector: Vectors, k: int) -> Any:
+        """HNSW gives up where its candidate list is smaller than `k`: then ask for fewer."""
+        while True:
+            try:
+                return self._collection.query(query_embeddings=vector[None, :], n_results=k, include=["distances"])
+            except Exception as error:
+                if k < 20 or "contiguous" not in str(error):
+                    raise
+                k //= 2
+
+    def close(self) -> None:
+        """Release Chroma's files."""
+        close = getattr(self._client, "close", None)
+        if close:
+            close()
+
+
+def discard(folder: Path) -> None:
+    """Throw Chroma's folder away; `ledger.fill_outbox` and `sync` make it anew without a model."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def exists(folder: Path) -> bool:
+    """Whether Chroma has written here, told without importing it."""
+    return (folder / "chroma.sqlite3").is_file()
+
+
+def _store_error(error: Exception, folder: Path) -> LedgerError:
+    if isinstance(error, LedgerError):
+        return error
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    if "full" in text.lower() or "No space" in text:
+        return LedgerError(f"the disk is full at {folder.parent}; free some space and run it again: what was done is kept")
+    if "readonly" in text or "Permission" in text or "unable to open" in text:
+        return LedgerError(f"{folder} cannot be written ({text}); mend its permissions, or set DATA_DIR in config.py")
+    return LedgerError(f"Chroma's folder is damaged ({text}); make it anew without a model: python main.py rebuild")
