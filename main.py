@@ -1,0 +1,369 @@
+"""The menu and the commands. `python main.py` asks, `python main.py COMMAND` does; `--help` lists everything."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vaultvec import console
+from vaultvec.errors import VaultvecError
+from vaultvec.settings import Settings, load_settings
+
+CONFIG = Path(__file__).with_name("config.py")
+INTERRUPTED = "interrupted; what was done is kept, the next run goes on from there"
+
+MENU = """
+1  Embed the whole vault (every note is read again; texts already embedded are kept)
+2  Embed what is new or changed
+3  Search
+4  Benchmark this machine on your notes
+5  Optimise config.py (show, apply, restore)
+6  Status
+0  Quit
+"""
+
+
+# ── commands: each takes the settings and the parsed arguments, and returns an exit code ──────────────────────────────
+
+
+def run_index(settings: Settings, args: argparse.Namespace) -> int:
+    """index: bring the index up to date."""
+    vault = _vault(settings)
+    if args.baseline:
+        from obsidian_processor import ObsidianProcessor
+
+        report = ObsidianProcessor(settings, vault, notify=console.say).process_all_files(limit=args.limit)
+    else:
+        from obsidian_processor_optimized import OptimizedObsidianProcessor
+
+        with console.progress_bar() as progress:
+            processor = OptimizedObsidianProcessor(settings, vault, progress=progress, notify=console.say)
+            report = processor.process_all_files_batch(
+                full=args.full, limit=args.limit, accept_deletions=args.accept_deletions
+            )
+    if args.json:
+        console.print_json(report.as_dict())
+    else:
+        console.print_report(report)
+    return 0
+
+
+def run_search(settings: Settings, args: argparse.Namespace) -> int:
+    """search: answer one question."""
+    from vaultvec.filters import parse_filters
+    from vaultvec.session import open_searcher
+
+    filters = parse_filters(args.folder, args.tag, args.since, args.until, args.min_score)
+    query = " ".join([args.query, *(f"-{word}" if " " not in word else f'-"{word}"' for word in args.exclude)])
+    searcher = open_searcher(settings, _vault(settings), console.say)
+    try:
+        answer = searcher.search(
+            query, args.k, args.mode, filters, per_note=not args.all_chunks, explain=args.explain
+        )
+    finally:
+        searcher.close()
+    for remark in answer.remarks:
+        console.say(remark)
+    console.print_rows(answer.results, args.format)
+    if not answer.results and args.format == "text":
+        console.say("nothing found")
+    return 0
+
+
+def run_related(settings: Settings, args: argparse.Namespace) -> int:
+    """related: notes near a note."""
+    from vaultvec.session import open_searcher
+
+    searcher = open_searcher(settings, _vault(settings), console.say)
+    try:
+        results = searcher.related(args.note, args.k)
+    finally:
+        searcher.close()
+    console.print_rows(results, args.format)
+    return 0
+
+
+def run_links(settings: Settings, args: argparse.Namespace) -> int:
+    """links: pairs of notes that are close but not linked."""
+    from vaultvec.session import open_searcher
+
+    searcher = open_searcher(settings, _vault(settings), console.say)
+    try:
+        pairs = searcher.links(args.k, args.min_score)
+    finally:
+        searcher.close()
+    if args.json:
+        console.print_json([{"score": round(score, 4), "from": a, "to": b} for score, a, b in pairs])
+    else:
+        console.print_pairs(pairs)
+    return 0
+
+
+def run_status(settings: Settings, args: argparse.Namespace) -> int:
+    """status: what is stored."""
+    from vaultvec.session import read_status
+
+    status = read_status(settings, _vault(settings))
+    if args.json:
+        console.print_json(status.as_dict())
+    else:
+        console.print_status(status)
+    return 0
+
+
+def run_doctor(settings: Settings, args: argparse.Namespace) -> int:
+    """doctor: what is wrong, and the command that mends it."""
+    from vaultvec.doctor import examine
+
+    findings = examine(settings, settings.vault_path, CONFIG)
+    if args.json:
+        console.print_json([finding.as_dict() for finding in findings])
+    else:
+        console.print_findings(findings)
+    return 1 if any(finding.level == "wrong" for finding in findings) else 0
+
+
+def run_watch(settings: Settings, args: argparse.Namespace) -> int:
+    """watch: index, and again after every change, until Ctrl-C."""
+    from vaultvec.watch import watch
+
+    with console.progress_bar() as progress:
+        watch(settings, _vault(settings), args.debounce, progress, console.say)
+    return 0
+
+
+def run_export(settings: Settings, args: argparse.Namespace) -> int:
+    """export: the vectors as a NumPy file."""
+    from vaultvec.session import export
+
+    target = Path(args.file).expanduser()
+    if target.suffix != ".npz":
+        raise VaultvecError(f"{target.name} does not end in .npz; write for example: python main.py export vectors.npz")
+    if target.resolve().is_relative_to(_vault(settings).expanduser().resolve()):
+        raise VaultvecError(f"{target} lies in the vault, where nothing is ever written; choose another folder")
+    count = export(settings, _vault(settings), target)
+    console.out.print(f"{count:,} vectors written to {target}", markup=False)
+    return 0
+
+
+def run_rebuild(settings: Settings, args: argparse.Namespace) -> int:
+    """rebuild: Chroma and the keyword index anew, without a model."""
+    from vaultvec.session import rebuild
+
+    count = rebuild(settings, _vault(settings), console.say)
+    console.out.print(f"{count:,} rows written to Chroma", markup=False)
+    return 0
+
+
+def run_models(settings: Settings, args: argparse.Namespace) -> int:
+    """models: the catalogue."""
+    from vaultvec.model_list import list_models
+
+    rows = list_models(settings)
+    if args.json:
+        console.print_json(rows)
+    else:
+        console.print_models(rows)
+    return 0
+
+
+def run_guide(settings: Settings, args: argparse.Namespace) -> int:
+    """guide: the guide's three phases as a checklist for this machine."""
+    from vaultvec.phases import checklist
+
+    rows = checklist(settings, CONFIG)
+    if args.json:
+        console.print_json([row.as_dict() for row in rows])
+    else:
+        console.print_checklist(rows)
+    return 0
+
+
+# ── arguments ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    parser = argparse.ArgumentParser(
+        prog="main.py", description="Turn an Obsidian vault into a search index, fast. Without a command: a menu."
+    )
+    parser.set_defaults(run=None)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--vault", metavar="DIR", help="the vault (else VAULTVEC_VAULT, else VAULT_PATH in config.py)")
+    shared.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    def add(name: str, run: Callable[[Settings, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(run=run)
+        return command
+
+    index = add("index", run_index, "index the vault; a second run does only what changed")
+    index.add_argument("--full", action="store_true", help="read every note again (known texts keep their vectors)")
+    index.add_argument("--limit", type=_positive, metavar="N", help="only the N most recently edited notes that changed")
+    index.add_argument("--baseline", action="store_true", help="the guide's slow per-file way, for comparison, in an index apart")
+    index.add_argument("--accept-deletions", action="store_true", help="believe that most notes were deleted")
+
+    search = add("search", run_search, "search by meaning and by words")
+    search.add_argument("query", help='what you look for; "exact phrase" and -without work too')
+    search.add_argument("-k", type=_positive, default=10, metavar="N", help="how many results (10)")
+    search.add_argument("--mode", choices=("hybrid", "semantic", "keyword"), default="hybrid")
+    search.add_argument("--folder", default="", metavar="F", help="only notes in this folder of the vault")
+    search.add_argument("--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too")
+    search.add_argument("--since", default="", metavar="DATE", help="only notes changed on or after 2026-01-31")
+    search.add_argument("--until", default="", metavar="DATE", help="only notes changed on or before this day")
+    search.add_argument("--exclude", action="append", default=[], metavar="WORD", help="no results with this word")
+    search.add_argument("--min-score", type=float, metavar="S", help="only results from this score on (0 to 1)")
+    search.add_argument("--all-chunks", action="store_true", help="several rows a note")
+    search.add_argument("--explain", action="store_true", help="what each half contributed")
+    _add_formats(search)
+
+    related = add("related", run_related, "notes near a note")
+    related.add_argument("note", help="path, title or alias")
+    related.add_argument("-k", type=_positive, default=10, metavar="N")
+    _add_formats(related)
+
+    links = add("links", run_links, "pairs of notes that are close but not linked to each other")
+    links.add_argument("-k", type=_positive, default=20, metavar="N")
+    links.add_argument("--min-score", type=float, default=0.6, metavar="S", help="lowest cosine (0.6)")
+
+    add("status", run_status, "what is stored, and how far it is behind the notes")
+    add("doctor", run_doctor, "find what is wrong, and say what mends it")
+    watch = add("watch", run_watch, "keep the index up to date until Ctrl-C")
+    watch.add_argument("--debounce", type=float, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
+    add("export", run_export, "write ids, paths, texts and vectors to a .npz file").add_argument("file", metavar="FILE.npz")
+    add("rebuild", run_rebuild, "make Chroma and the keyword index anew, without a model")
+    add("models", run_models, "the models this program knows")
+    add("guide", run_guide, "the guide's three phases, as a checklist for this machine")
+    return parser
+
+
+def _add_formats(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--csv", dest="format", action="store_const", const="csv", help="rows as CSV")
+    group.add_argument("--md", dest="format", action="store_const", const="md", help="a Markdown list with links")
+    command.set_defaults(format="text")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return number
+
+
+def _vault(settings: Settings) -> Path:
+    if settings.vault_path is None:
+        raise VaultvecError('no vault is set; add --vault DIR, or set VAULT_PATH = "..." in config.py')
+    return settings.vault_path
+
+
+# ── the menu ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def menu(parser: argparse.ArgumentParser) -> int:
+    """Ask until 0 or the end of input. An error is told and the menu goes on; the exit code is the last one's."""
+    code = 0
+    vault: str | None = None
+    while True:
+        console.say(MENU.rstrip())
+        try:
+            choice = console.ask("choice: ")
+            if choice in ("0", "q", "quit", "exit"):
+                return code
+            if choice not in _ENTRIES:
+                console.say(f"{choice!r} is not on the menu; type a number from 0 to 6")
+                continue
+            vault = vault or _ask_vault()
+            code = guarded(lambda: _ENTRIES[choice](parser, vault or ""))
+        except EOFError:
+            return code
+        if code == 130:
+            return code
+
+
+def _ask_vault() -> str:
+    settings = load_settings(CONFIG, os.environ)
+    if settings.vault_path is not None:
+        return str(settings.vault_path)
+    sample = CONFIG.parent / "sample_vault"
+    answer = console.ask(f"folder of your vault (Enter for {sample.name}): ").strip("\"' ")
+    return answer or str(sample)
+
+
+def _index_entry(*options: str) -> Callable[[argparse.ArgumentParser, str], int]:
+    return lambda parser, vault: run(parser, ["index", *options, "--vault", vault])
+
+
+def _search_entry(parser: argparse.ArgumentParser, vault: str) -> int:
+    from vaultvec.interactive import search_loop
+
+    settings = load_settings(CONFIG, os.environ, vault=vault)
+    return search_loop(settings, _vault(settings))
+
+
+def _script_entry(name: str) -> Callable[[argparse.ArgumentParser, str], int]:
+    def entry(_: argparse.ArgumentParser, vault: str) -> int:
+        from importlib import import_module
+
+        return int(import_module(name).main(["--vault", vault]))
+
+    return entry
+
+
+_ENTRIES: dict[str, Callable[[argparse.ArgumentParser, str], int]] = {
+    "1": _index_entry("--full"),
+    "2": _index_entry(),
+    "3": _search_entry,
+    "4": _script_entry("embedding_speed_fix"),
+    "5": _script_entry("config_optimizer"),
+    "6": lambda parser, vault: run(parser, ["status", "--vault", vault]),
+}
+
+
+# ── entry ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    """One command."""
+    args = parser.parse_args(argv)
+    if args.run is None:
+        return menu(parser)
+    if getattr(args, "format", None) == "text" and args.json:
+        args.format = "json"
+    return int(args.run(load_settings(CONFIG, os.environ, vault=args.vault), args))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Errors as one line, interruption as 130, a closed pipe in silence."""
+    try:
+        return action()
+    except VaultvecError as error:
+        console.complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.say(INTERRUPTED)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, interrupt)  # a polite kill keeps what was done, like Ctrl-C
+    parser = build_parser()
+    return guarded(lambda: run(parser, sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Whole-vault batch processing, as the guide asks: collect every chunk, embed in large sorted batches, save in one go.
+
+`process_all_files_batch` is what `main.py` runs. It goes through the pipeline (vaultvec/pipeline.py), where the guide's three steps
+overlap and survive a kill; `_extract_chunks_from_file` and `_save_vectors_batch` are the same steps for one file and one batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaultvec.chunks import Chunker
+from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
+from vaultvec.errors import VaultError
+from vaultvec.index import choose_models
+from vaultvec.ledger import Ledger, content_hash
+from vaultvec.pipeline import Hooks, Progress, index_vault
+from vaultvec.reading import chunker_spec, read_and_chunk
+from vaultvec.settings import Settings
+from vaultvec.vault import load_exclusions, open_vault, walk
+
+
+class OptimizedObsidianProcessor:
+    """A vault and its settings. Raises VaultError when the vault cannot be opened."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        vault: Path,
+        *,
+        progress: Callable[[Progress], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings = settings
+        self.vault = open_vault(vault)
+        self.hooks = Hooks(progress, notify)
+        self._chunker: Chunker | None = None
+
+    def process_all_files_batch(
+        self, *, full: bool = False, limit: int | None = None, accept_deletions: bool = False
+    ) -> IndexReport:
+        """Bring the whole vault's index up to date; see `pipeline.index_vault` for the errors."""
+        return index_vault(
+            self.settings, self.vault, full=full, limit=limit, accept_deletions=accept_deletions, hooks=self.hooks
+        )
+
+    def files(self) -> list[NoteFile]:
+        """The notes of the vault, newest first."""
+        return walk(self.vault, load_exclusions(self.vault, self.settings.exclude)).files
+
+    def _extract_chunks_from_file(self, file: NoteFile) -> tuple[list[Chunk], list[dict[str, Any]]]:
+        """Chunks of one file and a metadata row for each. Raises VaultError when the file is no note."""
+        if self._chunker is None:
+            model = choose_models(self.settings, self.vault, self.files()).models[0]
+            self._chunker = chunker_spec(self.settings, model).build()
+        result = read_and_chunk(file, b"", self._chunker)
+        if result.note is None:
+            raise VaultError(result.reason)
+        rows = [
+            {"path": c.path, "title": result.note.title, "heading": c.heading, "start_line": c.start_line}
+            for c in result.chunks
+        ]
+        return list(result.chunks), rows
+
+    def _save_vectors_batch(self, ledger: Ledger, model: int, chunks: Sequence[Chunk], vectors: Vectors) -> int:
+        """Vectors (n, dim) of `chunks` into the ledger in one transaction. Returns how many chunks they serve."""
+        return ledger.save_vectors(model, [content_hash(chunk.text) for chunk in chunks], vectors)
+
+
+if __name__ == "__main__":
+    import main
+
+    sys.exit(main.main(["index", *sys.argv[1:]]))

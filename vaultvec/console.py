@@ -1,0 +1,198 @@
+"""What the terminal shows: results on stdout, everything else on stderr. Text from notes is printed, never obeyed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from vaultvec.datatypes import IndexReport, SearchResult
+from vaultvec.pipeline import Progress as Moment
+from vaultvec.session import Status
+
+SNIPPET_CHARS = 240
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+
+
+def plain(text: str) -> str:
+    """Text from outside with its control characters made visible, so that no escape sequence reaches the terminal."""
+    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs", "Cf") or c == "\u200d" else "�" for c in text)
+
+
+def say(line: str) -> None:
+    """A remark for the person, on stderr."""
+    err.print(Text(plain(line)))
+
+
+def complain(line: str) -> None:
+    """An error: one line on stderr."""
+    err.print(Text(plain(" ".join(line.split())), style="red"), soft_wrap=True)
+
+
+def print_json(value: Any, stream: TextIO | None = None) -> None:
+    """One JSON document on stdout."""
+    json.dump(value, stream or sys.stdout, ensure_ascii=False, indent=2)
+    print(file=stream or sys.stdout)
+
+
+def ask(question: str) -> str:
+    """A line of input; the prompt goes to stderr. Raises EOFError at the end of piped input."""
+    err.print(Text(question), end="")
+    err.file.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.strip()
+
+
+def confirm(question: str) -> bool:
+    """A yes or no; end of input is a no."""
+    try:
+        return ask(f"{question} [y/N] ").casefold() in ("y", "yes", "예", "네")
+    except EOFError:
+        return False
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A bar for a run: notes, texts, texts/s, time left. Yields the function that takes its moments."""
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.fields[figures]}"),
+        console=err, transient=True, disable=not err.is_terminal,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("reading", total=None, figures="")
+
+        def show(moment: Moment) -> None:
+            reading = moment.notes_done < moment.notes_total
+            rate = moment.texts_done / moment.seconds if moment.seconds > 0.5 else 0.0
+            left = (moment.texts_total - moment.texts_done) / rate if rate else 0.0
+            figures = f"notes {moment.notes_done:,}/{moment.notes_total:,} · chunks {moment.texts_done:,}/{moment.texts_total:,}"
+            if rate:
+                figures += f" · {rate:,.1f} texts/s" + ("" if reading else f" · {_duration(left)} left")
+            bar.update(
+                task, description="embedding" if moment.texts_done or not reading else "reading",
+                completed=moment.texts_done, total=moment.texts_total or None, figures=figures,
+            )  # fmt: skip
+
+        yield show
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def print_report(report: IndexReport) -> None:
+    """The closing summary of a run."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("notes", f"{report.notes_total:,}", _notes_line(report))
+    table.add_row("chunks", f"{report.chunks_total:,}", f"{report.chunks_embedded:,} embedded, {report.chunks_reused:,} reused")
+    speed = f"{report.texts_per_second:,.1f} texts/s, {report.tokens_per_second:,.0f} tokens/s" if report.chunks_embedded else ""
+    table.add_row("time", _seconds(report.seconds), speed)
+    table.add_row("model", Text(plain(report.model)), " ".join(filter(None, (report.engine, report.precision, report.device))))
+    table.add_row("memory", f"{report.peak_rss_mb:,.0f} MB", "at the most")
+    if report.verified:
+        table.add_row("verified", "", report.verified)
+    out.print(table)
+    for path, reason in report.notes_failed[:20]:
+        say(f"not indexed: {reason if path in reason else f'{path}: {reason}'}")
+    if len(report.notes_failed) > 20:
+        say(f"… and {len(report.notes_failed) - 20} more; see index --json")
+    for path, warning in report.warnings[:10]:
+        say(f"note: {path}: {warning}")
+    if len(report.warnings) > 10:
+        say(f"… and {len(report.warnings) - 10} more remarks; see index --json")
+
+
+def _notes_line(report: IndexReport) -> str:
+    parts = [(report.notes_indexed, "indexed"), (report.notes_unchanged, "unchanged"), (report.notes_deleted, "deleted")]
+    line = ", ".join(f"{n:,} {word}" for n, word in parts if n) or "none"
+    return line + (f", {len(report.notes_failed)} failed" if report.notes_failed else "")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else _duration(seconds)
+
+
+def print_results(results: Sequence[SearchResult]) -> None:
+    """Results for a person: clickable title, place, snippet."""
+    for row in results:
+        title = Text(f"{row.rank}. ", style="dim")
+        title.append(plain(row.title), style=f"bold link {row.uri}")
+        if row.heading:
+            title.append(f" › {plain(row.heading)}", style="cyan")
+        title.append(f"  {row.score:.3f}", style="green")
+        out.print(title)
+        out.print(Text(f"   {plain(row.path)}:{row.start_line}" + "".join(f" #{plain(tag)}" for tag in row.tags), style="dim"))
+        snippet = " ".join(plain(row.text).split())
+        out.print(Text(f"   {snippet[:SNIPPET_CHARS]}{'…' if len(snippet) > SNIPPET_CHARS else ''}"))
+        if row.explain:
+            out.print(Text("   " + ", ".join(f"{key} {value}" for key, value in row.explain.items()), style="dim"))
+
+
+def print_rows(results: Sequence[SearchResult], form: str) -> None:
+    """Results as text, json, csv or md."""
+    if form == "json":
+        print_json([row.as_dict() for row in results])
+    elif form == "csv":
+        _print_csv(results)
+    elif form == "md":
+        for row in results:
+            heading = f" › {plain(row.heading)}" if row.heading else ""
+            title = plain(row.title).replace("[", "\\[").replace("]", "\\]")
+            print(f"{row.rank}. [{title}]({row.uri}){heading} ({row.score:.3f})")
+    else:
+        print_results(results)
+
+
+def _print_csv(results: Sequence[SearchResult]) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["rank", "score", "path", "title", "heading", "start_line", "tags", "uri", "text"])
+    for row in results:
+        cells = [row.path, row.title, row.heading, str(row.start_line), " ".join(row.tags), row.uri, row.text]
+        writer.writerow([row.rank, f"{row.score:.6f}", *map(_cell, cells)])
+
+
+def _cell(text: str) -> str:
+    """A spreadsheet must not take a note's text for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def print_pairs(pairs: Sequence[tuple[float, str, str]]) -> None:
+    """Unlinked neighbours."""
+    for score, a, b in pairs:
+        out.print(Text(f"{score:.3f}  {plain(a)}  ↔  {plain(b)}"))
+    if not pairs:
+        say("no such pairs; a lower --min-score finds more")
+
+
+def print_status(status: Status) -> None:
+    """What is stored."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("vault", Text(plain(status.vault)))
+    table.add_row("notes", f"{status.notes:,}")
+    table.add_row("chunks", f"{status.embedded:,} of {status.chunks:,} embedded ({status.coverage:.1%})")
+    table.add_row("model", Text(plain(" + ".join(status.models))))
+    table.add_row("because", Text(plain(status.reason)))
+    stale = "unknown: the vault cannot be read" if status.stale_notes is None else f"{status.stale_notes:,} notes"
+    table.add_row("changed since", stale)
+    table.add_row("on disk", f"{status.index_bytes / 1e6:,.1f} MB")
+    table.add_row("folder", Text(plain(status.folder)))
+    for name, size in status.other_indexes:
+        table.add_row("also kept", Text(f"{plain(name)}, {size / 1e6:,.1f} MB"))
+    out.print(table)
+    for path, reason in status.failed:
+        say(f"not embedded: {path}: {reason}")

@@ -1,0 +1,216 @@
+"""Where a vault's index lies, which models it uses, and who may write it.
+
+    DATA_DIR/vaults/<vault>/lock             one writer
+                           /choice.json      what EMBEDDING_MODEL = "auto" chose, and why
+                           /current          name of the index that search reads
+                           /<index>/ledger.sqlite3, chroma/
+
+An index is named after everything that decides its chunks and vectors, so another model or chunk size gets a folder of its own
+and the old index answers until the new one is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vaultvec.datatypes import NoteFile
+from vaultvec.engines import SERVERS, resolve_model
+from vaultvec.errors import LedgerError, LockedError, VaultError
+from vaultvec.languages import Profile, language_of, profile, readable_by
+from vaultvec.ledger import Ledger
+from vaultvec.models import L6, USE, ModelSpec, resolve
+from vaultvec.settings import Settings
+
+SAMPLE_NOTES = 200  # notes read to find the vault's languages
+SAMPLE_BYTES = 4000  # of each
+OTHER_SCRIPT_SHARE = 0.10  # of letters: from here on a vault is not an English one
+ENGLISH_SHARE = 0.15  # of letters in English: from here on a vault in other scripts is a mixed one
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The models of an index, the one that reads every note first, and why they were chosen."""
+
+    models: tuple[ModelSpec, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFolder:
+    """One index on disk."""
+
+    vault_dir: Path
+    name: str
+    models: tuple[ModelSpec, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Everything of this index."""
+        return self.vault_dir / self.name
+
+    @property
+    def ledger(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "ledger.sqlite3"
+
+    @property
+    def chroma(self) -> Path:
+        """Chroma's folder."""
+        return self.folder / "chroma"
+
+
+def precision_class(settings: Settings) -> str:
+    """"int8" changes vectors; fp32, bf16 and fp16 are held to be the same (lowest cosine ≥ 0.999)."""
+    return "int8" if settings.precision == "int8" else "full"
+
+
+def index_folder(settings: Settings, vault: Path, models: Sequence[ModelSpec]) -> IndexFolder:
+    """The folder that an index with these models and chunk sizes belongs into."""
+    server = settings.engine if settings.engine in SERVERS else ""
+    parts = [model.fingerprint(precision_class(settings)) for model in models]
+    parts += [server, str(settings.chunk_tokens), str(settings.min_chunk_tokens)]
+    digest = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:10]
+    name = "+".join(model.slug for model in models)
+    return IndexFolder(settings.vault_dir(vault), f"{name}-{digest}", tuple(models))
+
+
+def current_index(settings: Settings, vault: Path) -> Path:
+    """Folder of the index that answers. Raises LedgerError when the vault was never indexed."""
+    vault_dir = settings.vault_dir(vault)
+    try:
+        name = (vault_dir / "current").read_text(encoding="utf-8").strip()
+    except OSError:
+        name = ""
+    folder = vault_dir / name
+    if not name or not (folder / "ledger.sqlite3").is_file():
+        raise LedgerError(f'there is no index of {vault} yet; run: python main.py index --vault "{vault}"')
+    return folder
+
+
+def set_current(index: IndexFolder) -> None:
+    """Let this index answer from now on. Atomic."""
+    write_atomically(index.vault_dir / "current", index.name + "\n")
+
+
+def has_current(index: IndexFolder) -> bool:
+    """Whether some index answers for this vault already."""
+    try:
+        name = (index.vault_dir / "current").read_text(encoding="utf-8").strip()
+    except OSError:
+        return False
+    return bool(name) and (index.vault_dir / name / "ledger.sqlite3").is_file()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file so that a reader, or a crash, sees the old one or the new one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise LedgerError(f"{path.parent} cannot be written ({error.strerror}); mend it, or set DATA_DIR") from error
+
+
+def sibling_ledgers(settings: Settings, index: IndexFolder) -> list[Path]:
+    """Ledgers of other indexes, whose vectors may serve this one: the same text is never embedded twice."""
+    return [path for path in sorted(settings.data_dir.glob("vaults/*/*/ledger*.sqlite3")) if path != index.ledger]
+
+
+@contextmanager
+def writer_lock(vault_dir: Path) -> Iterator[None]:
+    """Own a vault's index. Raises LockedError at once when another process does; a killed owner leaves no lock behind."""
+    from filelock import FileLock, Timeout
+
+    try:
+        vault_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(vault_dir / "lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise LockedError(
+            "another process is indexing this vault; wait for it, or stop it (searching works meanwhile)"
+        ) from error
+    except OSError as error:
+        raise LedgerError(
+            f"the data folder {vault_dir} cannot be written ({error.strerror}); mend its permissions, "
+            "or set DATA_DIR in config.py or VAULTVEC_DATA"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile]) -> Choice:
+    """The models that config.py names, or, for "auto", those that read the vault's languages; kept with the index."""
+    if settings.embedding_model != "auto":
+        model = resolve(settings.embedding_model)
+        return Choice((resolve_model(model, settings.models_dir),), f"config.py asks for {model.name}")
+    kept = settings.vault_dir(vault) / "choice.json"
+    names, reason = _read_choice(kept)
+    if not names:
+        names, reason = _by_language(profile(_samples(files)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, json.dumps({"models": names, "reason": reason}, ensure_ascii=False, indent=1) + "\n")
+    return Choice(tuple(resolve_model(resolve(name), settings.models_dir) for name in names), reason)
+
+
+def _read_choice(path: Path) -> tuple[list[str], str]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return [str(name) for name in kept["models"]], str(kept["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], ""  # a broken file is a missing one
+
+
+def _by_language(found: Profile) -> tuple[list[str], str]:
+    """Model names for a vault's languages, and the reason in words."""
+    latin = found.shares.get("latin", 0.0)
+    other = 1.0 - latin
+    english = latin * found.english_share
+    shares = ", ".join(f"{share:.0%} {script}" for script, share in _top_scripts(found))
+    if found.n_letters == 0:
+        return [L6], "the vault has no text yet"
+    if other < OTHER_SCRIPT_SHARE and found.english_share >= 0.5:
+        return [L6], f"the notes are English ({shares}; {found.english_share:.0%} of the Latin text)"
+    if english >= ENGLISH_SHARE:
+        return [USE, L6], f"the notes are mixed ({shares}; {english:.0%} of the letters English)"
+    return [USE], f"the notes are not English ({shares})"
+
+
+def _top_scripts(found: Profile) -> list[tuple[str, float]]:
+    ranked = sorted(found.shares.items(), key=lambda item: -item[1])
+    return [(script, share) for script, share in ranked[:3] if share >= 0.005]
+
+
+def _samples(files: Sequence[NoteFile]) -> Iterator[str]:
+    """The beginnings of notes spread evenly over the vault."""
+    step = max(1, len(files) // SAMPLE_NOTES)
+    for file in files[::step][:SAMPLE_NOTES]:
+        try:
+            with file.absolute.open("rb") as stream:
+                yield stream.read(SAMPLE_BYTES).decode("utf-8", "ignore")
+        except OSError:
+            continue  # the reader reports it
+
+
+def reader_of(model: ModelSpec, position: int) -> Callable[[str], bool] | None:
+    """Which texts a model of an index embeds: the first one all, the others those in a language they know."""
+    if position == 0:
+        return None
+    return lambda text: readable_by(model.languages, language_of(text) or "en")
+
+
+def forbid_mass_deletion(stored: int, gone: int, vault: Path) -> None:
+    """An unmounted or half-synced vault must not look like one whose notes were deleted. Raises VaultError."""
+    if gone >= 20 and gone * 2 > stored:
+        raise VaultError(
+            f"{gone} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, the sync "
+            "done? If you did delete them, run: python main.py index --accept-deletions"
+        )

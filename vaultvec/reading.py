@@ -1,0 +1,204 @@
+"""Files → notes → chunks → ledger: the reading half of the pipeline, in one thread, with processes beside it for large vaults."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from vaultvec.chunks import Chunker, ChunkLimits
+from vaultvec.datatypes import Chunk, Note, NoteFile
+from vaultvec.engines import load_tokenizer
+from vaultvec.errors import VaultError
+from vaultvec.ledger import Ledger, ModelRow, StoredNote
+from vaultvec.models import ModelSpec
+from vaultvec.notes import parse_note, read_bytes
+from vaultvec.settings import Settings
+
+WORKERS_PAY_FROM = 4000  # notes to read; below, starting processes costs more than it brings (benchmarks/workers.py)
+COMMIT_NOTES = 32  # notes of one transaction: a reader of the index sees them appear together
+CHUNK_OF_WORK = 16  # notes sent to a process at a time
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkerSpec:
+    """What a process needs to build the chunker: sent instead of the tokenizer."""
+
+    model: ModelSpec
+    models_dir: Path
+    limits: ChunkLimits
+
+    def build(self) -> Chunker:
+        """Load the tokenizer, no model."""
+        return Chunker(load_tokenizer(self.model, self.models_dir), self.limits, self.model.document_prefix)
+
+
+def chunker_spec(settings: Settings, model: ModelSpec) -> ChunkerSpec:
+    """The chunker for a model and config.py's chunk sizes."""
+    limits = ChunkLimits(settings.chunk_tokens, settings.min_chunk_tokens, model.max_tokens)
+    return ChunkerSpec(model, settings.models_dir, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadNote:
+    """A file read: `note` is None when its content is what the ledger has; `reason` when it cannot be a note."""
+
+    file: NoteFile
+    digest: bytes = b""
+    note: Note | None = None
+    chunks: tuple[Chunk, ...] = ()
+    reason: str = ""
+    vanished: bool = False
+
+
+def read_and_chunk(file: NoteFile, known_digest: bytes, chunker: Chunker) -> ReadNote:
+    """One file to its chunks. Whatever is wrong with one note is told in the result, never raised."""
+    try:
+        data = read_bytes(file)
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        if digest == known_digest:
+            return ReadNote(file, digest)
+        note = parse_note(file.path, data)
+        return ReadNote(file, digest, note, tuple(chunker.chunk(note)))
+    except VaultError as error:
+        return ReadNote(file, reason=str(error), vanished=not os.path.lexists(file.absolute))
+    except (MemoryError, RecursionError, ValueError) as error:
+        return ReadNote(file, reason=f"{file.path} could not be parsed ({type(error).__name__}: {error}); please report it")
+
+
+@dataclass(slots=True)
+class ReaderState:
+    """What the reader has done so far; written by its thread alone."""
+
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    vanished: int = 0
+    chunks: int = 0
+    new_texts: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Reader(threading.Thread):
+    """Reads files in the order given and applies them to the ledger, over its own connection, until done or stopped."""
+
+    def __init__(
+        self,
+        files: Sequence[NoteFile],
+        stored: dict[str, StoredNote],
+        ledger: Callable[[], Ledger],
+        spec: ChunkerSpec,
+        models: Sequence[ModelRow],
+        workers: int,
+    ) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.files = files
+        self.state = ReaderState()
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self.progress = threading.Condition()
+        self._stored = stored
+        self._open_ledger = ledger
+        self._spec = spec
+        self._models = models
+        self._workers = workers
+
+    def run(self) -> None:
+        """Thread body; an error is kept in `error` for the pipeline to raise."""
+        try:
+            with self._open_ledger() as ledger:
+                results = self._results()
+                while page := list(islice(results, COMMIT_NOTES)):
+                    with ledger.transaction():
+                        for result in page:
+                            self._apply(ledger, result)
+                    with self.progress:
+                        self.progress.notify_all()
+        except BaseException as error:  # the pipeline raises it in its own thread
+            self.error = error
+        finally:
+            with self.progress:
+                self.progress.notify_all()
+
+    def _digest(self, file: NoteFile) -> bytes:
+        known = self._stored.get(file.path)
+        return known.digest if known else b""
+
+    def _results(self) -> Iterator[ReadNote]:
+        if self._workers > 0:
+            yield from self._in_processes()
+            return
+        chunker = self._spec.build()
+        for file in self.files:
+            if self.stop.is_set():
+                return
+            yield read_and_chunk(file, self._digest(file), chunker)
+
+    def _in_processes(self) -> Iterator[ReadNote]:
+        """The same by a pool of processes, in order, a bounded number of notes ahead."""
+        context = multiprocessing.get_context("spawn")
+        work = [self.files[i : i + CHUNK_OF_WORK] for i in range(0, len(self.files), CHUNK_OF_WORK)]
+        with ProcessPoolExecutor(self._workers, context, _start_worker, (self._spec,)) as pool:
+            waiting = []
+            try:
+                for files in work:
+                    if self.stop.is_set():
+                        return
+                    waiting.append(pool.submit(_work, [(file, self._digest(file)) for file in files]))
+                    if len(waiting) > 2 * self._workers:
+                        yield from waiting.pop(0).result()
+                for future in waiting:
+                    yield from future.result()
+            except BrokenProcessPool as error:
+                raise VaultError("a reading process died (out of memory?); set WORKERS = 0 in config.py") from error
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _apply(self, ledger: Ledger, result: ReadNote) -> None:
+        state = self.state
+        state.read += 1
+        path = result.file.path
+        if result.reason:
+            if result.vanished:
+                state.vanished += ledger.delete_notes([path])
+            else:
+                state.failed.append((path, result.reason))
+        elif result.note is None:
+            ledger.touch(result.file)
+            state.unchanged += 1
+        else:
+            state.new_texts += ledger.apply_note(result.file, result.digest, result.note, result.chunks, self._models)
+            state.indexed += 1
+            state.chunks += len(result.chunks)
+            state.warnings.extend((path, warning) for warning in result.note.warnings)
+
+
+_worker_chunker: Chunker | None = None
+
+
+def _start_worker(spec: ChunkerSpec) -> None:
+    global _worker_chunker  # one chunker a process, built once
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _worker_chunker = spec.build()
+
+
+def _work(files: list[tuple[NoteFile, bytes]]) -> list[ReadNote]:
+    if _worker_chunker is None:
+        raise RuntimeError("the worker was not started by Reader")
+    return [read_and_chunk(file, digest, _worker_chunker) for file, digest in files]
+
+
+def worker_count(settings: Settings, files: int) -> int:
+    """Processes to read with: config.py's number, or for "auto" half the cores where that pays."""
+    if settings.workers is not None:
+        return settings.workers if files > CHUNK_OF_WORK else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores // 2 if files >= WORKERS_PAY_FROM and cores >= 4 else 0

@@ -1,0 +1,196 @@
+"""Opening what is there: the index that answers for a vault, for searching, for its status and for its upkeep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vaultvec.engines import SERVERS, create_engine, resolve_model
+from vaultvec.engines.base import Engine
+from vaultvec.errors import LedgerError
+from vaultvec.index import IndexFolder, current_index, sibling_ledgers, writer_lock
+from vaultvec.ledger import Ledger
+from vaultvec.lookup import export_rows
+from vaultvec.models import ModelSpec, resolve
+from vaultvec.pipeline import find_changes
+from vaultvec.search import ModelSlot, Searcher
+from vaultvec.settings import Settings
+from vaultvec.vault import load_exclusions, open_vault, walk
+
+Notify = Callable[[str], None]
+
+
+def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: None) -> Searcher:
+    """A searcher over the index that answers for a vault. No model is loaded before the first query needs one."""
+    folder = current_index(settings, vault)
+    ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
+    slots = [_slot(settings, row, notify) for row in ledger.models()]
+    return Searcher(ledger, slots, vault, backend=settings.search_backend, chroma=folder / "chroma")
+
+
+def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) -> ModelSlot:
+    number, fingerprint, name, dim = row
+    spec = resolve(name)
+
+    def load() -> Engine:
+        model = spec if settings.engine in SERVERS else resolve_model(spec, settings.models_dir)
+        engine = create_engine(settings, model, settings.models_dir, notify)
+        if engine.dim != dim:
+            raise LedgerError(
+                f"the index was made by {name} with {dim} dimensions ({fingerprint}), {engine.name} gives {engine.dim}; "
+                "set ENGINE and EMBEDDING_MODEL in config.py as they were, or run: python main.py index"
+            )
+        return engine
+
+    return ModelSlot(number, spec, dim, load)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is stored for a vault, and how far it is behind the notes."""
+
+    vault: str
+    notes: int
+    chunks: int
+    embedded: int
+    pending: int
+    failed: list[tuple[str, str]]
+    models: list[str]
+    fingerprints: list[str]
+    reason: str
+    stale_notes: int | None  # changed, new or deleted since; None when the vault cannot be read
+    index_bytes: int
+    folder: str
+    other_indexes: list[tuple[str, int]]  # (name, bytes) of this vault's other indexes
+
+    @property
+    def coverage(self) -> float:
+        """Share of chunks that semantic search can find."""
+        return self.embedded / self.chunks if self.chunks else 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """`status --json`."""
+        return {
+            "vault": self.vault,
+            "notes_total": self.notes,
+            "chunks_total": self.chunks,
+            "chunks_embedded": self.embedded,
+            "chunks_pending": self.chunks - self.embedded,
+            "notes_failed": [{"path": path, "reason": reason} for path, reason in self.failed],
+            "model": " + ".join(self.models),
+            "fingerprint": " + ".join(self.fingerprints),
+            "reason": self.reason,
+            "coverage": round(self.coverage, 4),
+            "stale_notes": self.stale_notes,
+            "index_bytes": self.index_bytes,
+            "folder": self.folder,
+            "other_indexes": [{"name": name, "bytes": size} for name, size in self.other_indexes],
+        }
+
+
+def read_status(settings: Settings, vault: Path) -> Status:
+    """What is stored. Raises LedgerError when the vault was never indexed."""
+    folder = current_index(settings, vault)
+    with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
+        counts = ledger.counts()
+        models = ledger.models()
+        return Status(
+            vault=ledger.meta("vault"), notes=counts.notes, chunks=counts.chunks, embedded=counts.embedded,
+            pending=counts.pending, failed=ledger.failures(), models=[m[2] for m in models],
+            fingerprints=[m[1] for m in models], reason=ledger.meta("reason"), stale_notes=_stale(settings, vault, ledger),
+            index_bytes=_size(folder), folder=str(folder),
+            other_indexes=[
+                (path.name, _size(path)) for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
+            ],
+        )  # fmt: skip
+
+
+def _stale(settings: Settings, vault: Path, ledger: Ledger) -> int | None:
+    try:
+        walked = walk(open_vault(vault), load_exclusions(vault, settings.exclude))
+    except Exception:
+        return None
+    changes = find_changes(walked.files, walked.unreadable, ledger.notes(), False, None)
+    return len(changes.files) + len(changes.gone)
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk, holes of sparse files not counted."""
+    total = 0
+    for path in folder.rglob("*"):
+        if path.is_file():
+            stat = path.stat()
+            total += getattr(stat, "st_blocks", 0) * 512 or stat.st_size
+    return total
+
+
+def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) -> int:
+    """Make Chroma and the keyword index anew from the ledger, without a model. Returns rows written to Chroma.
+
+    A damaged ledger is put aside; the next index run takes from it every vector that can still be read.
+    """
+    from vaultvec.store import ChromaStore, discard
+
+    folder = current_index(settings, vault)
+    with writer_lock(folder.parent):
+        damage = _damage(folder / "ledger.sqlite3")
+        if damage:
+            return _put_aside(folder, damage, notify)
+        with Ledger(folder / "ledger.sqlite3") as ledger:
+            notify(f"{ledger.rebuild_keywords()} keyword rows written")
+            discard(folder / "chroma")
+            written = 0
+            for number, fingerprint, name, dim in ledger.models():
+                ledger.fill_outbox(number)
+                store = ChromaStore(folder / "chroma", fingerprint, name, dim)
+                written += store.sync(ledger, number, store.max_batch)
+                store.close()
+            return written
+
+
+def _damage(path: Path) -> str:
+    try:
+        with Ledger(path) as ledger:
+            return ledger.check()
+    except LedgerError as error:
+        if "newer version" in str(error):
+            raise
+        return str(error)
+
+
+def _put_aside(folder: Path, damage: str, notify: Notify) -> int:
+    """Move a damaged ledger out of the way; `sibling_ledgers` finds it there."""
+    for number in range(1, 1000):
+        target = folder / f"ledger-damaged-{number}.sqlite3"
+        if not target.exists():
+            break
+    for suffix in ("", "-wal", "-shm"):
+        part = folder / f"ledger.sqlite3{suffix}"
+        if part.exists():
+            part.rename(Path(f"{target}{suffix}"))
+    from vaultvec.store import discard
+
+    discard(folder / "chroma")
+    notify(f"the ledger was damaged ({damage}); it lies aside as {target.name}. Now run: python main.py index")
+    return 0
+
+
+def export(settings: Settings, vault: Path, target: Path) -> int:
+    """Write `ids`, `paths`, `texts`, `vectors` float32 (n, dim) to a .npz file. Returns n. Raises LedgerError."""
+    import numpy as np
+
+    folder = current_index(settings, vault)
+    with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
+        number, _, _, dim = ledger.models()[0]
+        ids, paths, texts, vectors = export_rows(ledger, number, dim)
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, ids=np.array(ids), paths=np.array(paths), texts=np.array(texts), vectors=vectors)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise LedgerError(f"{target} cannot be written ({error.strerror}); choose another file") from error
+    return len(ids)
