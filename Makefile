@@ -1,7 +1,7 @@
 # setup: prepare .venv · run: index a vault and answer a question · test: every check · bench: the benchmark report
 PYTHON ?= python3
 VAULT  ?= sample_vault
-QUERY  ?= How do I keep basil alive on a windowsill?
+QUERY  ?= How do I make sure that my files survive a house fire?
 PY     := .venv/bin/python
 export TOKENIZERS_PARALLELISM ?= true
 

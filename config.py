@@ -1,11 +1,11 @@
-"""Settings. Flat values only: main.py reads this file without running it, config_optimizer.py rewrites it (with a backup).
+"""Settings. Flat values only: the programs read this file without running it, config_optimizer.py rewrites it.
 
 The guide's six keys stand at its "before" values; the engine and the precision are "auto", so it is fast as it comes.
 Run `python config_optimizer.py` to see, for this machine and these notes, what another value would bring.
 """
 
 # ── vault ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-# Folder of the Obsidian vault. "" = ask, or use --vault or the environment variable VAULTVEC_VAULT. Nothing is written there.
+# Folder of the Obsidian vault. "" = ask, or use --vault or the environment variable VAULTVEC_VAULT. It is only read.
 VAULT_PATH = ""
 # Where indexes, converted models and reports are kept. "" = the user's data folder. VAULTVEC_DATA overrides it.
 DATA_DIR = ""
@@ -17,7 +17,7 @@ EXCLUDE = []
 # "auto" looks at the vault's languages: English → all-MiniLM-L6-v2, others → a multilingual model, mixed → both.
 # Or a name from `python main.py models`, any sentence-transformers name, or a folder.
 EMBEDDING_MODEL = "auto"
-# "auto" (CUDA or MPS → torch, else OpenVINO), "openvino", "torch", "ollama" or "openai" (any server with /v1/embeddings).
+# "auto" (CUDA or MPS → torch, else OpenVINO), "openvino", "torch", "ollama", or "openai" (any /v1/embeddings server).
 ENGINE = "auto"
 # "auto" = bf16 or fp16 where the hardware has it and the vectors stay the same (lowest cosine ≥ 0.999), else fp32.
 # Or "fp32", "bf16", "fp16", "int8" (faster on CPUs without bf16; changes about one result in twenty).
@@ -37,15 +37,15 @@ MAX_TOKENS_PER_BATCH = "auto"
 STREAMS = "auto"
 # CPU threads of the model: 1 to 1024, or "auto" (all cores this process may use).
 THREADS = "auto"
-# Processes that read and tokenise notes: 0 = in this process, 1 to 64, or "auto" (half the cores, for large vaults only).
+# Processes that read and tokenise notes: 0 = in this process, 1 to 64, or "auto" (half the cores, for large vaults).
 WORKERS = "auto"
 # Share of the GPU's memory that may be used (0.1 to 1.0).
 GPU_MEMORY_FRACTION = 0.7
-# Seconds between two looks at memory (0.1 to 3600). They never stop the work; the per-file baseline's do, as the guide found.
+# Seconds between two looks at memory (0.1 to 3600). They never stop the work; the per-file baseline's do.
 MEMORY_CHECK_INTERVAL = 2
 # torch engine: False = packed tokens without padding, asynchronous copies; True = plain padded batches.
 DISABLE_COMPLEX_GPU_OPTIMIZATION = False
-# False = after a run, recompute a sample of vectors, compare Chroma with the ledger, tidy memory between batches. True = do not.
+# False = recompute some vectors after a run, compare Chroma with the ledger, tidy memory on the way. True = do not.
 FAST_MODE = False
 # torch engine: compile the model with torch.compile. Slow at first; pays on long runs only.
 TORCH_COMPILE = False

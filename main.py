@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from vaultvec import console
@@ -16,8 +17,10 @@ from vaultvec.settings import Settings, load_settings
 CONFIG = Path(__file__).with_name("config.py")
 INTERRUPTED = "interrupted; what was done is kept, the next run goes on from there"
 
+NO_VAULT = 'no vault is set; add --vault DIR, set VAULTVEC_VAULT, or write VAULT_PATH = "..." in config.py'
+
 MENU = """
-1  Embed the whole vault (every note is read again; texts already embedded are kept)
+1  Embed the whole vault (reads every note again, embeds no text twice)
 2  Embed what is new or changed
 3  Search
 4  Benchmark this machine on your notes
@@ -61,9 +64,7 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
     query = " ".join([args.query, *(f"-{word}" if " " not in word else f'-"{word}"' for word in args.exclude)])
     searcher = open_searcher(settings, _vault(settings), console.say)
     try:
-        answer = searcher.search(
-            query, args.k, args.mode, filters, per_note=not args.all_chunks, explain=args.explain
-        )
+        answer = searcher.search(query, args.k, args.mode, filters, per_note=not args.all_chunks, explain=args.explain)
     finally:
         searcher.close()
     for remark in answer.remarks:
@@ -150,7 +151,7 @@ def run_export(settings: Settings, args: argparse.Namespace) -> int:
     return 0
 
 
-def run_rebuild(settings: Settings, args: argparse.Namespace) -> int:
+def run_rebuild(settings: Settings, _: argparse.Namespace) -> int:
     """rebuild: Chroma and the keyword index anew, without a model."""
     from vaultvec.session import rebuild
 
@@ -204,8 +205,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     index = add("index", run_index, "index the vault; a second run does only what changed")
     index.add_argument("--full", action="store_true", help="read every note again (known texts keep their vectors)")
-    index.add_argument("--limit", type=_positive, metavar="N", help="only the N most recently edited notes that changed")
-    index.add_argument("--baseline", action="store_true", help="the guide's slow per-file way, for comparison, in an index apart")
+    index.add_argument(
+        "--limit", type=_positive, metavar="N", help="only the N most recently edited notes that changed"
+    )
+    index.add_argument(
+        "--baseline", action="store_true", help="the guide's slow per-file way, for comparison, in an index apart"
+    )
     index.add_argument("--accept-deletions", action="store_true", help="believe that most notes were deleted")
 
     search = add("search", run_search, "search by meaning and by words")
@@ -213,7 +218,9 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("-k", type=_positive, default=10, metavar="N", help="how many results (10)")
     search.add_argument("--mode", choices=("hybrid", "semantic", "keyword"), default="hybrid")
     search.add_argument("--folder", default="", metavar="F", help="only notes in this folder of the vault")
-    search.add_argument("--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too")
+    search.add_argument(
+        "--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too"
+    )
     search.add_argument("--since", default="", metavar="DATE", help="only notes changed on or after 2026-01-31")
     search.add_argument("--until", default="", metavar="DATE", help="only notes changed on or before this day")
     search.add_argument("--exclude", action="append", default=[], metavar="WORD", help="no results with this word")
@@ -235,7 +242,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("doctor", run_doctor, "find what is wrong, and say what mends it")
     watch = add("watch", run_watch, "keep the index up to date until Ctrl-C")
     watch.add_argument("--debounce", type=float, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
-    add("export", run_export, "write ids, paths, texts and vectors to a .npz file").add_argument("file", metavar="FILE.npz")
+    add("export", run_export, "write ids, paths, texts and vectors to a .npz file").add_argument(
+        "file", metavar="FILE.npz"
+    )
     add("rebuild", run_rebuild, "make Chroma and the keyword index anew, without a model")
     add("models", run_models, "the models this program knows")
     add("guide", run_guide, "the guide's three phases, as a checklist for this machine")
@@ -258,7 +267,7 @@ def _positive(text: str) -> int:
 
 def _vault(settings: Settings) -> Path:
     if settings.vault_path is None:
-        raise VaultvecError('no vault is set; add --vault DIR, or set VAULT_PATH = "..." in config.py')
+        raise VaultvecError(NO_VAULT)
     return settings.vault_path
 
 
@@ -279,9 +288,12 @@ def menu(parser: argparse.ArgumentParser) -> int:
                 console.say(f"{choice!r} is not on the menu; type a number from 0 to 6")
                 continue
             vault = vault or _ask_vault()
-            code = guarded(lambda: _ENTRIES[choice](parser, vault or ""))
+            code = guarded(partial(_ENTRIES[choice], parser, vault))
         except EOFError:
             return code
+        except VaultvecError as error:
+            console.complain(str(error))
+            return error.exit_code
         if code == 130:
             return code
 
@@ -291,7 +303,10 @@ def _ask_vault() -> str:
     if settings.vault_path is not None:
         return str(settings.vault_path)
     sample = CONFIG.parent / "sample_vault"
-    answer = console.ask(f"folder of your vault (Enter for {sample.name}): ").strip("\"' ")
+    try:
+        answer = console.ask(f"folder of your vault (Enter for {sample.name}): ").strip("\"' ")
+    except EOFError as error:
+        raise VaultvecError(NO_VAULT) from error
     return answer or str(sample)
 
 
@@ -299,7 +314,7 @@ def _index_entry(*options: str) -> Callable[[argparse.ArgumentParser, str], int]
     return lambda parser, vault: run(parser, ["index", *options, "--vault", vault])
 
 
-def _search_entry(parser: argparse.ArgumentParser, vault: str) -> int:
+def _search_entry(_: argparse.ArgumentParser, vault: str) -> int:
     from vaultvec.interactive import search_loop
 
     settings = load_settings(CONFIG, os.environ, vault=vault)

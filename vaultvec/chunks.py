@@ -17,7 +17,9 @@ from vaultvec.datatypes import Chunk, Note, TokenIds
 from vaultvec.engines.base import Tokenizer
 from vaultvec.notes import headings
 
-CHUNKER_VERSION = 1  # raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors)
+CHUNKER_VERSION = (
+    1  # raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors)
+)
 CONTEXT_SHARE = 3  # title and headings take at most 1/3 of a chunk
 CHARS_PER_TOKEN = 12  # a chunk's characters are bounded too: one [UNK] can stand for a whole line of base64
 SEGMENT_CHARS = 2000  # longer lines are cut before they are tokenised, so that time stays linear
@@ -110,7 +112,13 @@ class Chunker:
         body_text = "\n".join(unit.text for unit in body)
         text = f"{prefix}\n{body_text}" if prefix else body_text
         if self.tokenizer.joinable:
-            parts = [self.tokenizer.prefix_ids, self._prefix, prefix_ids, *(u.ids for u in body), self.tokenizer.suffix_ids]
+            parts = [
+                self.tokenizer.prefix_ids,
+                self._prefix,
+                prefix_ids,
+                *(u.ids for u in body),
+                self.tokenizer.suffix_ids,
+            ]
             ids = np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
         else:
             ids = self.tokenizer.encode([self.document_prefix + text])[0]
@@ -152,7 +160,7 @@ class _Context:
             inner = path[1:] if path and path[0] == self._title else path
             shown = [part for part in (self._title, *inner) if part]
             line, ids = self._fitting(shown)
-            self._known[path] = (line, ids, " > ".join(path))
+            self._known[path] = (line, ids, " > ".join(inner))
         return self._known[path]
 
     def _fitting(self, parts: list[str]) -> tuple[str, TokenIds]:
@@ -233,7 +241,7 @@ def _middle(text: str) -> tuple[int, int]:
     middle = len(text) // 2
     low, high = len(text) // 4, len(text) - len(text) // 4
     for pattern in _BREAKS:
-        breaks = [m.span() for m in pattern.finditer(text, low, high) if 0 < m.start() and m.end() < len(text)]
+        breaks = [m.span() for m in pattern.finditer(text, low, high) if m.start() > 0 and m.end() < len(text)]
         if breaks:
             return min(breaks, key=lambda span: abs(span[0] - middle))
     return middle, middle

@@ -21,13 +21,16 @@ from vaultvec.session import Status
 
 SNIPPET_CHARS = 240
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+# A pipe has no width: lines are then never broken, tables as wide as they like.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def plain(text: str) -> str:
     """Text from outside with its control characters made visible, so that no escape sequence reaches the terminal."""
-    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs", "Cf") or c == "\u200d" else "�" for c in text)
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs", "Cf") or c == "\u200d" else "�" for c in text
+    )
 
 
 def say(line: str) -> None:
@@ -97,16 +100,16 @@ def _duration(seconds: float) -> str:
 
 def print_report(report: IndexReport) -> None:
     """The closing summary of a run."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("notes", f"{report.notes_total:,}", _notes_line(report))
-    table.add_row("chunks", f"{report.chunks_total:,}", f"{report.chunks_embedded:,} embedded, {report.chunks_reused:,} reused")
-    speed = f"{report.texts_per_second:,.1f} texts/s, {report.tokens_per_second:,.0f} tokens/s" if report.chunks_embedded else ""
-    table.add_row("time", _seconds(report.seconds), speed)
-    table.add_row("model", Text(plain(report.model)), " ".join(filter(None, (report.engine, report.precision, report.device))))
-    table.add_row("memory", f"{report.peak_rss_mb:,.0f} MB", "at the most")
-    if report.verified:
-        table.add_row("verified", "", report.verified)
-    out.print(table)
+    speed = f"{report.texts_per_second:,.1f} texts/s, {report.tokens_per_second:,.0f} tokens/s"
+    made_by = " ".join(filter(None, (report.engine, report.precision, report.device)))
+    _print_fields(
+        ("notes", f"{report.notes_total:,}", _notes_line(report)),
+        ("chunks", f"{report.chunks_total:,}", f"{report.chunks_embedded:,} embedded, {report.chunks_reused:,} reused"),
+        ("time", _seconds(report.seconds), speed if report.chunks_embedded else ""),
+        ("memory", f"{report.peak_rss_mb:,.0f} MB", "at the most"),
+        ("model", "", f"{report.model} ({made_by})" if made_by else report.model),
+        ("verified", "", report.verified),
+    )
     for path, reason in report.notes_failed[:20]:
         say(f"not indexed: {reason if path in reason else f'{path}: {reason}'}")
     if len(report.notes_failed) > 20:
@@ -117,8 +120,22 @@ def print_report(report: IndexReport) -> None:
         say(f"… and {len(report.warnings) - 10} more remarks; see index --json")
 
 
+def _print_fields(*fields: tuple[str, str, str]) -> None:
+    """Lines of (name, figure, words); a field with neither is left out."""
+    for name, figure, words in fields:
+        if figure or words:
+            line = Text(f"{name:<14}", style="dim")
+            line.append(f"{figure:>10}  " if figure else "", style="bold")
+            line.append(plain(words))
+            out.print(line)
+
+
 def _notes_line(report: IndexReport) -> str:
-    parts = [(report.notes_indexed, "indexed"), (report.notes_unchanged, "unchanged"), (report.notes_deleted, "deleted")]
+    parts = [
+        (report.notes_indexed, "indexed"),
+        (report.notes_unchanged, "unchanged"),
+        (report.notes_deleted, "deleted"),
+    ]
     line = ", ".join(f"{n:,} {word}" for n, word in parts if n) or "none"
     return line + (f", {len(report.notes_failed)} failed" if report.notes_failed else "")
 
@@ -136,7 +153,9 @@ def print_results(results: Sequence[SearchResult]) -> None:
             title.append(f" › {plain(row.heading)}", style="cyan")
         title.append(f"  {row.score:.3f}", style="green")
         out.print(title)
-        out.print(Text(f"   {plain(row.path)}:{row.start_line}" + "".join(f" #{plain(tag)}" for tag in row.tags), style="dim"))
+        out.print(
+            Text(f"   {plain(row.path)}:{row.start_line}" + "".join(f" #{plain(tag)}" for tag in row.tags), style="dim")
+        )
         snippet = " ".join(plain(row.text).split())
         out.print(Text(f"   {snippet[:SNIPPET_CHARS]}{'…' if len(snippet) > SNIPPET_CHARS else ''}"))
         if row.explain:
@@ -181,18 +200,45 @@ def print_pairs(pairs: Sequence[tuple[float, str, str]]) -> None:
 
 def print_status(status: Status) -> None:
     """What is stored."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("vault", Text(plain(status.vault)))
-    table.add_row("notes", f"{status.notes:,}")
-    table.add_row("chunks", f"{status.embedded:,} of {status.chunks:,} embedded ({status.coverage:.1%})")
-    table.add_row("model", Text(plain(" + ".join(status.models))))
-    table.add_row("because", Text(plain(status.reason)))
-    stale = "unknown: the vault cannot be read" if status.stale_notes is None else f"{status.stale_notes:,} notes"
-    table.add_row("changed since", stale)
-    table.add_row("on disk", f"{status.index_bytes / 1e6:,.1f} MB")
-    table.add_row("folder", Text(plain(status.folder)))
-    for name, size in status.other_indexes:
-        table.add_row("also kept", Text(f"{plain(name)}, {size / 1e6:,.1f} MB"))
-    out.print(table)
+    stale = "the vault cannot be read" if status.stale_notes is None else "notes changed since"
+    _print_fields(
+        ("vault", "", status.vault),
+        ("notes", f"{status.notes:,}", ""),
+        ("chunks", f"{status.chunks:,}", f"{status.embedded:,} embedded ({status.coverage:.1%})"),
+        ("stale", "?" if status.stale_notes is None else f"{status.stale_notes:,}", stale),
+        ("on disk", f"{status.index_bytes / 1e6:,.1f} MB", ""),
+        ("model", "", " + ".join(status.models)),
+        ("because", "", status.reason),
+        ("folder", "", status.folder),
+        *(("also kept", f"{size / 1e6:,.1f} MB", name) for name, size in status.other_indexes),
+    )
     for path, reason in status.failed:
         say(f"not embedded: {path}: {reason}")
+
+
+def print_passage(row: SearchResult) -> None:
+    """One result whole."""
+    print_results([row])
+    out.print(Text(plain(row.text)))
+
+
+def print_models(rows: Sequence[dict[str, Any]]) -> None:
+    """The catalogue as a table."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("model", "languages", "dim", "tokens", "MB", "weights", "texts/s here", "agrees with L6"):
+        table.add_column(column)
+    for row in rows:
+        speed = f"{row['texts_per_second']:.1f}" if row["texts_per_second"] else "not measured"
+        agreement = f"{row['agreement']:.0%}" if row["agreement"] is not None else "not measured"
+        cells = (
+            row["name"],
+            row["languages"],
+            row["dim"],
+            row["max_tokens"],
+            row["size_mb"],
+            row["here"] or "to download",
+        )
+        table.add_row(*[Text(str(cell)) for cell in (*cells, speed, agreement)])
+    out.print(table)
+    for row in rows:
+        say(f"{row['name']}: {row['remark']}")

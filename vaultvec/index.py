@@ -14,24 +14,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, resolve_model
-from vaultvec.errors import LedgerError, LockedError, VaultError
-from vaultvec.languages import Profile, language_of, profile, readable_by
-from vaultvec.ledger import Ledger
+from vaultvec.errors import LedgerError, LockedError, SettingsError, VaultError
+from vaultvec.languages import language_of, readable_by
 from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.settings import Settings
 
 SAMPLE_NOTES = 200  # notes read to find the vault's languages
 SAMPLE_BYTES = 4000  # of each
-OTHER_SCRIPT_SHARE = 0.10  # of letters: from here on a vault is not an English one
-ENGLISH_SHARE = 0.15  # of letters in English: from here on a vault in other scripts is a mixed one
+OTHER_SHARE = 0.10  # of notes in other languages: from here on a vault is not an English one
+OLLAMA_DEFAULT = "nomic-embed-text"
+ENGLISH_SHARE = 0.10  # of notes in English: from here on such a vault is a mixed one
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class IndexFolder:
 
 
 def precision_class(settings: Settings) -> str:
-    """"int8" changes vectors; fp32, bf16 and fp16 are held to be the same (lowest cosine ≥ 0.999)."""
+    """ "int8" changes vectors; fp32, bf16 and fp16 are held to be the same (lowest cosine ≥ 0.999)."""
     return "int8" if settings.precision == "int8" else "full"
 
 
@@ -155,10 +155,21 @@ def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile]) ->
     kept = settings.vault_dir(vault) / "choice.json"
     names, reason = _read_choice(kept)
     if not names:
-        names, reason = _by_language(profile(_samples(files)))
+        names, reason = _by_language(_samples(files))
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps({"models": names, "reason": reason}, ensure_ascii=False, indent=1) + "\n")
     return Choice(tuple(resolve_model(resolve(name), settings.models_dir) for name in names), reason)
+
+
+def server_model(settings: Settings) -> str:
+    """The model a server is asked for. Ollama has a default, the guide's; other servers must be told."""
+    if settings.embedding_model != "auto":
+        return settings.embedding_model
+    if settings.engine == "ollama":
+        return OLLAMA_DEFAULT
+    raise SettingsError(
+        'EMBEDDING_MODEL is "auto", but the server at OPENAI_URL must be asked for a model by name; set it'
+    )
 
 
 def _read_choice(path: Path) -> tuple[list[str], str]:
@@ -169,24 +180,19 @@ def _read_choice(path: Path) -> tuple[list[str], str]:
         return [], ""  # a broken file is a missing one
 
 
-def _by_language(found: Profile) -> tuple[list[str], str]:
-    """Model names for a vault's languages, and the reason in words."""
-    latin = found.shares.get("latin", 0.0)
-    other = 1.0 - latin
-    english = latin * found.english_share
-    shares = ", ".join(f"{share:.0%} {script}" for script, share in _top_scripts(found))
-    if found.n_letters == 0:
+def _by_language(texts: Iterable[str]) -> tuple[list[str], str]:
+    """Model names for a vault's languages, and the reason in words. Each note counts as one, in its main language."""
+    languages = Counter(language for language in map(language_of, texts) if language)
+    notes = languages.total()
+    if not notes:
         return [L6], "the vault has no text yet"
-    if other < OTHER_SCRIPT_SHARE and found.english_share >= 0.5:
-        return [L6], f"the notes are English ({shares}; {found.english_share:.0%} of the Latin text)"
+    shares = ", ".join(f"{count / notes:.0%} {language}" for language, count in languages.most_common(3))
+    english = languages["en"] / notes
+    if 1.0 - english < OTHER_SHARE:
+        return [L6], f"the notes are English ({shares})"
     if english >= ENGLISH_SHARE:
-        return [USE, L6], f"the notes are mixed ({shares}; {english:.0%} of the letters English)"
+        return [USE, L6], f"the notes are mixed ({shares}): one model reads them all, the other the English ones"
     return [USE], f"the notes are not English ({shares})"
-
-
-def _top_scripts(found: Profile) -> list[tuple[str, float]]:
-    ranked = sorted(found.shares.items(), key=lambda item: -item[1])
-    return [(script, share) for script, share in ranked[:3] if share >= 0.005]
 
 
 def _samples(files: Sequence[NoteFile]) -> Iterator[str]:

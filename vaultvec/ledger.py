@@ -96,7 +96,9 @@ class Ledger:
         self._donors: list[sqlite3.Connection] = []
         try:
             if readonly:
-                self.db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=30)
+                self.db = sqlite3.connect(
+                    f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=30
+                )
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
@@ -117,7 +119,9 @@ class Ledger:
         if self.readonly:
             return
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # WAL: safe against a killed process; a power cut loses the last commits
+        db.execute(
+            "PRAGMA synchronous = NORMAL"
+        )  # WAL: safe against a killed process; a power cut loses the last commits
         if version == 0:
             with self.transaction():
                 if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
@@ -176,12 +180,16 @@ class Ledger:
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a fact."""
-        self.db.execute("INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value))
+        self.db.execute(
+            "INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
+        )
 
     def register_model(self, fingerprint: str, name: str, dim: int) -> int:
         """Id of a model within this ledger."""
         with self.transaction():
-            self.db.execute("INSERT OR IGNORE INTO models(fingerprint, name, dim) VALUES(?, ?, ?)", (fingerprint, name, dim))
+            self.db.execute(
+                "INSERT OR IGNORE INTO models(fingerprint, name, dim) VALUES(?, ?, ?)", (fingerprint, name, dim)
+            )
             return int(self.db.execute("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,)).fetchone()[0])
 
     def models(self) -> list[tuple[int, str, str, int]]:
@@ -247,7 +255,13 @@ class Ledger:
                 (note_id, chunk.slot, chunk.heading, chunk.text, chunk.context, chunk.start_line, digest,
                  len(chunk.token_ids)),
             )  # fmt: skip
-            terms = (cursor.lastrowid, title, index_terms(chunk.heading), labels, index_terms(chunk.text[chunk.context :]))
+            terms = (
+                cursor.lastrowid,
+                title,
+                index_terms(chunk.heading),
+                labels,
+                index_terms(chunk.text[chunk.context :]),
+            )
             self.db.execute("INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)", terms)
         return sum(self._enqueue(model, note.path, chunks, hashes) for model in models)
 
@@ -271,7 +285,9 @@ class Ledger:
         known: set[bytes] = set()
         for page in _pages(hashes, PAGE):
             marks = ",".join("?" * len(page))
-            found = self.db.execute(f"SELECT hash FROM vectors WHERE model = ? AND hash IN ({marks})", (model.id, *page))
+            found = self.db.execute(
+                f"SELECT hash FROM vectors WHERE model = ? AND hash IN ({marks})", (model.id, *page)
+            )
             known.update(row[0] for row in found)
             for donor in self._donors:
                 missing = [digest for digest in page if digest not in known]
@@ -336,7 +352,9 @@ class Ledger:
                 "INSERT OR REPLACE INTO vectors VALUES(?,?,?)",
                 [(model, digest, row.tobytes()) for digest, row in zip(hashes, vectors, strict=True)],
             )
-            self.db.executemany("DELETE FROM pending WHERE model = ? AND hash = ?", [(model, digest) for digest in hashes])
+            self.db.executemany(
+                "DELETE FROM pending WHERE model = ? AND hash = ?", [(model, digest) for digest in hashes]
+            )
             for page in _pages(hashes, PAGE):
                 rows = self.db.execute(
                     "SELECT path, slot FROM chunks JOIN notes ON notes.id = note "
@@ -435,7 +453,7 @@ class Ledger:
         return count
 
     def check(self) -> str:
-        """"" when SQLite finds the file whole, else what it found."""
+        """ "" when SQLite finds the file whole, else what it found."""
         try:
             found = str(self.db.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.Error as error:
@@ -464,7 +482,9 @@ def _ledger_error(error: Exception, path: Path) -> LedgerError:
             "(the damaged file is kept beside it)"
         )
     if "full" in text:
-        return LedgerError(f"the disk is full at {path.parent}; free some space and run it again: what was done is kept")
+        return LedgerError(
+            f"the disk is full at {path.parent}; free some space and run it again: what was done is kept"
+        )
     if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
         return LedgerError(
             f"{path.parent} cannot be written or read ({text}); mend its permissions, or set DATA_DIR in config.py"

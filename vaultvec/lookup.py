@@ -89,7 +89,8 @@ def load_matrix(ledger: Ledger, model: int, dim: int) -> Matrix:
     vectors = np.empty((total, dim), dtype=np.float32)
     ids = np.empty((total, 2), dtype=np.int64)
     cursor = ledger.db.execute(
-        "SELECT chunks.id, note, vector FROM chunks JOIN vectors ON vectors.model = ? AND vectors.hash = chunks.hash", (model,)
+        "SELECT chunks.id, note, vector FROM chunks JOIN vectors ON vectors.model = ? AND vectors.hash = chunks.hash",
+        (model,),
     )
     n = 0
     while page := cursor.fetchmany(2000):

@@ -20,7 +20,7 @@ import numpy as np
 from vaultvec.batching import batch_items
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import Batch, BatchResult, IndexReport, NoteFile
-from vaultvec.engines import create_engine, load_tokenizer
+from vaultvec.engines import SERVERS, create_engine, load_tokenizer
 from vaultvec.engines.base import Engine
 from vaultvec.errors import EngineError, VaultError
 from vaultvec.index import (
@@ -32,13 +32,14 @@ from vaultvec.index import (
     index_folder,
     precision_class,
     reader_of,
+    server_model,
     set_current,
     sibling_ledgers,
     writer_lock,
 )
 from vaultvec.keywords import KEYWORDS_VERSION
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
-from vaultvec.models import ModelSpec
+from vaultvec.models import ModelSpec, resolve
 from vaultvec.reading import Reader, chunker_spec, read_and_chunk, worker_count
 from vaultvec.settings import Settings
 from vaultvec.vault import load_exclusions, open_vault, walk
@@ -126,6 +127,7 @@ class _Run:
         self.hooks = hooks
         self.report = IndexReport()
         self.started = time.perf_counter()
+        self.connected: Engine | None = None  # the server engine, when config.py asks for one
         self.first_batch = 0.0
         self.last_batch = 0.0
 
@@ -133,8 +135,10 @@ class _Run:
         with writer_lock(self.settings.vault_dir(self.vault)):
             walked = walk(self.vault, load_exclusions(self.vault, self.settings.exclude))
             if not walked.files and not accept_deletions:
-                raise VaultError(f"{self.vault} holds no notes (.md or .canvas); check the path, and EXCLUDE in config.py")
-            choice = choose_models(self.settings, self.vault, walked.files)
+                raise VaultError(
+                    f"{self.vault} holds no notes (.md or .canvas); check the path, and EXCLUDE in config.py"
+                )
+            choice = self._choose(walked.files)
             index = index_folder(self.settings, self.vault, choice.models)
             with self._ledger(index) as ledger:
                 self._prepare(ledger, index, choice)
@@ -145,6 +149,17 @@ class _Run:
                 self._work(ledger, index, choice, changes, stored)
                 self._finish(ledger, index, changes)
         return self.report
+
+    def _choose(self, files: Sequence[NoteFile]) -> Choice:
+        """The models of this index. A server is asked at once: only it knows its model's dimensions and version."""
+        if self.settings.engine not in SERVERS:
+            return choose_models(self.settings, self.vault, files)
+        model = resolve(server_model(self.settings))
+        self.connected = self._build(model)
+        return Choice((self.connected.model,), f"config.py asks for {model.name} on {self.connected.device}")
+
+    def _build(self, model: ModelSpec) -> Engine:
+        return self.hooks.engines(self.settings, model, self.settings.models_dir, self.hooks.notify)
 
     def _ledger(self, index: IndexFolder) -> Ledger:
         return Ledger(index.ledger)
@@ -218,9 +233,9 @@ class _Run:
             if not self.report.model:
                 self._describe(ledger, [model])
             return
-        engine = self.hooks.engines(self.settings, model, self.settings.models_dir, self.hooks.notify)
+        engine = self.connected or self._build(model)
         try:
-            self._describe_engine(engine)
+            self._describe_engine(ledger, engine)
             engine.warm_up()
             hashes: dict[int, bytes] = {}
             batches = self._batches(ledger, row, engine, reader, hashes)
@@ -269,7 +284,9 @@ class _Run:
                 continue
             after = found[-1][0]
             hashes.update((queue_id, digest) for queue_id, digest, _ in found)
-            yield from batch_items([item for _, _, item in found], engine.token_budget)
+            prefix = engine.model.document_prefix  # in the token ids already; servers read the text
+            items = [replace(item, text=prefix + item.text) if prefix else item for _, _, item in found]
+            yield from batch_items(items, engine.token_budget)
             windows += 1
             if windows % TIDY_WINDOWS == 0 and not self.settings.fast_mode:
                 gc.collect()
@@ -318,7 +335,9 @@ class _Run:
         if reader.error:
             raise reader.error
         if reader.state.vanished and not self.vault.is_dir():
-            raise VaultError(f"{self.vault} vanished while it was read; mount it again and rerun: what was done is kept")
+            raise VaultError(
+                f"{self.vault} vanished while it was read; mount it again and rerun: what was done is kept"
+            )
 
     def _join(self, reader: Reader) -> None:
         while reader.is_alive():
@@ -366,7 +385,9 @@ class _Run:
         self.report.precision = ledger.meta("precision")
         self.report.device = ledger.meta("device")
 
-    def _describe_engine(self, engine: Engine) -> None:
+    def _describe_engine(self, ledger: Ledger, engine: Engine) -> None:
+        for key, value in (("engine", engine.name), ("precision", engine.precision), ("device", engine.device)):
+            ledger.set_meta(key, value)
         names = [self.report.model] if self.report.model else []
         self.report.model = " + ".join([*names, engine.model.name])
         self.report.engine, self.report.precision, self.report.device = engine.name, engine.precision, engine.device

@@ -70,7 +70,9 @@ def read_and_chunk(file: NoteFile, known_digest: bytes, chunker: Chunker) -> Rea
     except VaultError as error:
         return ReadNote(file, reason=str(error), vanished=not os.path.lexists(file.absolute))
     except (MemoryError, RecursionError, ValueError) as error:
-        return ReadNote(file, reason=f"{file.path} could not be parsed ({type(error).__name__}: {error}); please report it")
+        return ReadNote(
+            file, reason=f"{file.path} could not be parsed ({type(error).__name__}: {error}); please report it"
+        )
 
 
 @dataclass(slots=True)

@@ -83,7 +83,13 @@ class Searcher:
     """A warm index: ask again and again without loading anything twice. Reads only; sees what a writer has committed."""
 
     def __init__(
-        self, ledger: Ledger, models: Sequence[ModelSlot], vault: Path, *, backend: str = "auto", chroma: Path | None = None
+        self,
+        ledger: Ledger,
+        models: Sequence[ModelSlot],
+        vault: Path,
+        *,
+        backend: str = "auto",
+        chroma: Path | None = None,
     ) -> None:
         self.ledger = ledger
         self.models = list(models)
@@ -150,7 +156,7 @@ class Searcher:
             return []
         halves = []
         for slot in readers:
-            weight = _model_weight(slot, readers, language)
+            weight = _model_weight(slot, readers)
             vector = self._engine(slot).embed_query(words)
             chunks, scores = self._nearest(slot, vector, allowed)
             halves.append(_Half(slot.spec.slug, weight, chunks, scores))
@@ -225,7 +231,13 @@ class Searcher:
         return sorted(((points[key], best[key][1]) for key in points), key=lambda item: (-item[0], item[1]))
 
     def _rows(
-        self, fused: list[tuple[float, int]], halves: list[_Half], k: int, query: KeywordQuery, filters: Filters, explain: bool
+        self,
+        fused: list[tuple[float, int]],
+        halves: list[_Half],
+        k: int,
+        query: KeywordQuery,
+        filters: Filters,
+        explain: bool,
     ) -> list[SearchResult]:
         results: list[SearchResult] = []
         position = 0
@@ -292,7 +304,9 @@ class Searcher:
             if len(found) == 1:
                 return found[0]
             if found:
-                raise QueryError(f"{name!r} names {len(found)} notes; give the path: {', '.join(n.path for n in found[:5])}")
+                raise QueryError(
+                    f"{name!r} names {len(found)} notes; give the path: {', '.join(n.path for n in found[:5])}"
+                )
         known = sorted({name for note in notes for name in (note.path, note.title, *note.aliases)})
         raise QueryError(f"there is no note {name!r} in the index{_nearest_names(name, known)}")
 
@@ -315,7 +329,7 @@ class Searcher:
         by_note[ids == note] = -2.0
         top = [i for i in _top(by_note, k) if by_note[i] > -2.0]
         mean = scores.mean(axis=1)
-        results = []
+        results: list[SearchResult] = []
         rows = note_rows(self.ledger, [int(ids[i]) for i in top])
         for i in top:
             members = np.flatnonzero(matrix.notes == ids[i])
@@ -365,7 +379,7 @@ def _keyword_weight(language: str) -> float:
     return KEYWORD_WEIGHT_CJK if language in ("ko", "ja", "zh") else KEYWORD_WEIGHT
 
 
-def _model_weight(slot: ModelSlot, readers: Sequence[ModelSlot], language: str) -> float:
+def _model_weight(slot: ModelSlot, readers: Sequence[ModelSlot]) -> float:
     """The model made for the query's language leads; one that reads many languages follows."""
     if len(readers) == 1 or len(slot.spec.languages) == min(len(s.spec.languages) for s in readers):
         return 1.0
@@ -475,7 +489,10 @@ def _linked_pairs(notes: dict[int, NoteRow]) -> set[tuple[int, int]]:
         for name in (*_titles(note), *_paths(note)):
             by_name.setdefault(name, note.id)
     return {
-        (note.id, by_name[target.casefold()]) for note in notes.values() for target in note.links if target.casefold() in by_name
+        (note.id, by_name[target.casefold()])
+        for note in notes.values()
+        for target in note.links
+        if target.casefold() in by_name
     }
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
-from vaultvec.index import IndexFolder, current_index, sibling_ledgers, writer_lock
+from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
-from vaultvec.models import ModelSpec, resolve
+from vaultvec.models import resolve
 from vaultvec.pipeline import find_changes
 from vaultvec.search import ModelSlot, Searcher
 from vaultvec.settings import Settings
@@ -26,6 +26,12 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
     """A searcher over the index that answers for a vault. No model is loaded before the first query needs one."""
     folder = current_index(settings, vault)
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
+    made_by = ledger.meta("engine")
+    if (made_by in SERVERS or settings.engine in SERVERS) and made_by and made_by != settings.engine:
+        raise LedgerError(
+            f'this index was made with ENGINE = "{made_by}", config.py says "{settings.engine}"; set it back, '
+            "or run: python main.py index"
+        )
     slots = [_slot(settings, row, notify) for row in ledger.models()]
     return Searcher(ledger, slots, vault, backend=settings.search_backend, chroma=folder / "chroma")
 
@@ -37,10 +43,11 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
     def load() -> Engine:
         model = spec if settings.engine in SERVERS else resolve_model(spec, settings.models_dir)
         engine = create_engine(settings, model, settings.models_dir, notify)
-        if engine.dim != dim:
+        if fingerprint not in (engine.model.fingerprint("full"), engine.model.fingerprint("int8")):
+            engine.close()
             raise LedgerError(
-                f"the index was made by {name} with {dim} dimensions ({fingerprint}), {engine.name} gives {engine.dim}; "
-                "set ENGINE and EMBEDDING_MODEL in config.py as they were, or run: python main.py index"
+                f"the index was made by another version of {name} ({fingerprint}, {dim} dimensions) than {engine.name} has "
+                f"now ({engine.fingerprint}); run: python main.py index"
             )
         return engine
 

@@ -75,7 +75,9 @@ class ChromaStore:
                     ids=[row.id for row in rows],
                     embeddings=vectors,
                     documents=[row.text for row in rows],
-                    metadatas=[{"path": row.path, "heading": row.heading, "start_line": row.start_line} for row in rows],
+                    metadatas=[
+                        {"path": row.path, "heading": row.heading, "start_line": row.start_line} for row in rows
+                    ],
                 )
         except Exception as error:
             raise _store_error(error, self.folder) from error
@@ -137,7 +139,9 @@ def _store_error(error: Exception, folder: Path) -> LedgerError:
         return error
     text = " ".join(str(error).split())[:200] or type(error).__name__
     if "full" in text.lower() or "No space" in text:
-        return LedgerError(f"the disk is full at {folder.parent}; free some space and run it again: what was done is kept")
+        return LedgerError(
+            f"the disk is full at {folder.parent}; free some space and run it again: what was done is kept"
+        )
     if "readonly" in text or "Permission" in text or "unable to open" in text:
         return LedgerError(f"{folder} cannot be written ({text}); mend its permissions, or set DATA_DIR in config.py")
     return LedgerError(f"Chroma's folder is damaged ({text}); make it anew without a model: python main.py rebuild")

@@ -1,0 +1,258 @@
+"""Measure, tune, undo: 1 show · 2 apply the optimised settings · 3 restore the original config.py.
+
+    python config_optimizer.py             menu
+    python config_optimizer.py 1           present, guide's and proposed value of every key; changes nothing
+    python config_optimizer.py 2           measure, show what would change, ask, write (a backup is kept)
+    python config_optimizer.py 2 --guide   the guide's table alone, without measuring
+    python config_optimizer.py 3           give the original config.py back, byte for byte
+
+Results go to stdout; questions and progress to stderr. Exit codes: 0 done, 1 something to mend, 2 wrong usage,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaultvec.config_file import (
+    Backup,
+    ConfigText,
+    changed_lines,
+    diff,
+    list_backups,
+    plan_changes,
+    read_text,
+    read_values,
+    restore,
+    save,
+)
+from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.errors import VaultvecError
+from vaultvec.results import Decision, last_decisions
+from vaultvec.settings import Settings, load_settings
+
+HERE = Path(__file__).resolve().parent
+CONFIG = HERE / "config.py"
+SAMPLE_VAULT = HERE / "sample_vault"
+MENU = """config.py
+  1  show the present, the guide's and the proposed settings
+  2  apply the optimised settings (a backup is kept)
+  3  restore the original settings
+  0  quit"""
+NOT_MEASURED = "not measured yet: run embedding_speed_fix.py 1"
+
+
+def main(argv: Sequence[str] | None = None, config: Path = CONFIG) -> int:
+    """Run one choice and return the exit code."""
+    args = parser("config_optimizer.py", __doc__, ("1", "2", "3")).parse_args(argv)
+    choices = {"1": show, "2": apply, "3": undo}
+    return run(lambda: choices[args.choice or ask_choice(MENU, tuple(choices))](args, config))
+
+
+def parser(name: str, text: str | None, choices: tuple[str, ...]) -> argparse.ArgumentParser:
+    """The arguments of both tuning scripts."""
+    made = argparse.ArgumentParser(prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("choice", nargs="?", choices=choices, help="menu entry; asked for when left out")
+    made.add_argument(
+        "--vault", metavar="DIR", help="vault to measure on (else VAULTVEC_VAULT, config.py, sample_vault)"
+    )
+    made.add_argument("--thorough", action="store_true", help="measure for minutes, the guide's further options too")
+    made.add_argument("--int8", action="store_true", help="also try int8, which changes some answers")
+    made.add_argument("--guide", action="store_true", help="apply the guide's table alone, without measuring")
+    made.add_argument("--yes", action="store_true", help="ask nothing")
+    made.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return made
+
+
+class Quit(Exception):
+    """The user chose to leave."""
+
+
+def run(work: Callable[[], int]) -> int:
+    """Call `work` and turn its errors into one line and an exit code."""
+    try:
+        return work()
+    except Quit:
+        return 0
+    except KeyboardInterrupt:
+        say("interrupted; config.py is as it was")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except VaultvecError as error:
+        say(f"error: {error}")
+        return error.exit_code
+
+
+def say(text: str) -> None:
+    """A line for the person, not for the pipe."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def ask(question: str) -> str | None:
+    """One line from stdin, the question on stderr; None when there is no more input."""
+    print(question, end=" ", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    return line.strip() if line else None
+
+
+def ask_choice(menu: str, choices: tuple[str, ...]) -> str:
+    """The menu, until one of its entries is given. Raises Quit on 0 or the end of input."""
+    say(menu)
+    while True:
+        answer = ask("choice:")
+        if answer is None or answer in ("0", "q"):
+            raise Quit
+        if answer in choices:
+            return answer
+        say(f'"{answer}" is none of {", ".join(choices)}, 0')
+
+
+def vault_of(settings: Settings) -> Path:
+    """The user's vault, or the sample vault when none is set."""
+    if settings.vault_path is None:
+        say("no vault is set (VAULT_PATH, VAULTVEC_VAULT or --vault): measuring on sample_vault")
+    return settings.vault_path or SAMPLE_VAULT
+
+
+# ── 1 show ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def show(args: argparse.Namespace, config: Path) -> int:
+    """Every key: present, guide's and proposed value, reason, measured gain."""
+    settings = load_settings(config, os.environ, vault=args.vault)
+    present = read_values(read_text(config).text, config.name)
+    found = last_decisions(settings.reports_dir, present)
+    rows = found[0] if found else unmeasured(present)
+    if args.json:
+        measured = found[1] if found else None
+        print(
+            json.dumps({"measured": measured, "decisions": [as_row(row) for row in rows]}, indent=1, ensure_ascii=False)
+        )
+        return 0
+    from vaultvec.report import print_decisions, result_console
+
+    print_decisions(rows, result_console())
+    print(f"measured {found[1]}" if found else NOT_MEASURED)
+    return 0
+
+
+def unmeasured(present: Mapping[str, Any]) -> list[Decision]:
+    """The rows of choice 1 before any benchmark: nothing is proposed that was not measured."""
+    return [Decision(key, present[key], row.after, present[key], "", NOT_MEASURED) for key, row in KEYS.items()]
+
+
+def as_row(row: Decision) -> dict[str, Any]:
+    """A decision as JSON has it."""
+    return {name: getattr(row, name) for name in ("key", "present", "guide", "proposed", "gain", "reason")}
+
+
+# ── 2 apply ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def apply(args: argparse.Namespace, config: Path) -> int:
+    """Measure (unless --guide), show the diff, ask, write."""
+    settings = load_settings(config, os.environ, vault=args.vault)
+    before = read_text(config)
+    present = read_values(before.text, config.name)
+    changes = dict(GUIDE_VALUES)
+    if not args.guide:
+        from vaultvec.measuring import measure
+        from vaultvec.report import print_report, result_console
+
+        measured = measure(settings, present, vault_of(settings), thorough=args.thorough, int8=args.int8)
+        if not args.json:
+            print_report(measured.report, result_console())
+            print(f"report: {measured.html_path}")
+        changes = measured.report.proposal
+    return write(args, before, changes)
+
+
+def write(args: argparse.Namespace, before: ConfigText, changes: Mapping[str, Any]) -> int:
+    """Show the diff, ask, back up, write."""
+    name = before.path.name
+    after = plan_changes(before.text, changes, name)
+    result: dict[str, Any] = {"written": False, "backup": None, "changes": {}}
+    if after == before.text:
+        return finish(args, result, f"{name} holds these settings already; nothing was written", 0)
+    result["changes"] = changes_of(before.text, after, name)
+    print(diff(before.text, after, name), file=sys.stderr if args.json else sys.stdout, flush=True)
+    if not args.yes:
+        answer = ask(f"write {name}? [y/N]")
+        if answer is None:
+            return finish(args, result, "no answer, so nothing was written; add --yes to write without asking", 1)
+        if answer.lower() not in ("y", "yes", "예", "네", "ㅛ"):
+            return finish(args, result, f"{name} is as it was", 0)
+    kept = save(before, after)
+    result |= {"written": True, "backup": str(kept)}
+    backup = kept.name if kept else ""
+    text = f"{name} is written, the state before is {backup}; next: python main.py index (undo: config_optimizer.py 3)"
+    return finish(args, result, text, 0)
+
+
+def changes_of(old: str, new: str, name: str) -> dict[str, Any]:
+    """The new values of the keys that differ."""
+    before, after = read_values(old, name), read_values(new, name)
+    return {key: after[key] for key in KEYS if after[key] != before[key]}
+
+
+def finish(args: argparse.Namespace, result: Mapping[str, Any], text: str, code: int) -> int:
+    """The outcome, for people or for programs."""
+    if args.json:
+        print(json.dumps(result, indent=1, ensure_ascii=False))
+    (say if args.json or code else print)(text)
+    return code
+
+
+# ── 3 restore ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def undo(args: argparse.Namespace, config: Path) -> int:
+    """Write a kept state back: the original, or one that is chosen from the list."""
+    backups = list_backups(config)
+    chosen: Path | None = None
+    if len(backups) > 1 and not args.yes:
+        chosen = ask_backup(backups, config)
+    restored = restore(config, chosen)
+    name = (chosen or next(row.path for row in backups if row.original)).name
+    result = {"written": restored is not None, "restored": name}
+    if restored is None:
+        return finish(args, result, f"{config.name} is that state already ({name}); nothing was written", 0)
+    return finish(args, result, f"{config.name} is {name} again, byte for byte; what it was before is kept too", 0)
+
+
+def ask_backup(backups: Sequence[Backup], config: Path) -> Path:
+    """Which state; Enter or the end of input takes the first, the original."""
+    for number, row in enumerate(backups, 1):
+        label = "the original" if row.original else "kept"
+        say(f"  {number}  {row.made:%Y-%m-%d %H:%M:%S}  {label}  {row.path.name}{difference(row.path, config)}")
+    while True:
+        answer = ask("restore which? [1]")
+        if not answer:
+            return backups[0].path
+        if answer in ("0", "q"):
+            raise Quit
+        if answer.isdecimal() and 1 <= int(answer) <= len(backups):
+            return backups[int(answer) - 1].path
+        say(f'"{answer}" is none of 1 to {len(backups)}, 0 to leave')
+
+
+def difference(backup: Path, config: Path) -> str:
+    """What restoring would change, where both files parse."""
+    try:
+        lines = changed_lines(read_values(read_text(config).text), read_values(read_text(backup).text))
+    except VaultvecError:
+        return ""
+    shown = "; ".join(lines[:3]) + ("; …" if len(lines) > 3 else "")
+    return f"  ({shown})" if lines else "  (the same values as now)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

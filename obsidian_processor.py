@@ -1,0 +1,121 @@
+"""The per-file baseline: the embedder that the guide diagnosed, kept as it was, to measure against and to agree with.
+
+Its five bottlenecks are real: an encode call per chunk, batches of 32, a resource check that blocks the work, caches cleared after
+every batch, and a store write per file. It keeps an index of its own, apart from the fast one, and embeds everything each time.
+Chunks are cut by the same chunker, so ids and vectors can be compared with obsidian_processor_optimized.py's.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from embeddings import EmbeddingModel
+from vaultvec.chunks import Chunker
+from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
+from vaultvec.errors import VaultError
+from vaultvec.index import choose_models, writer_lock
+from vaultvec.ledger import Ledger, ModelRow
+from vaultvec.models import L6, resolve
+from vaultvec.monitor import blocking_check
+from vaultvec.notes import parse_note, read_bytes
+from vaultvec.pipeline import peak_rss_mb
+from vaultvec.reading import chunker_spec
+from vaultvec.settings import Settings
+from vaultvec.store import ChromaStore, discard
+from vaultvec.vault import load_exclusions, open_vault, walk
+
+BATCH = 32
+
+
+class ObsidianProcessor:
+    """A vault, file by file. Raises VaultError when the vault cannot be opened."""
+
+    def __init__(self, settings: Settings, vault: Path, *, notify: Callable[[str], None] = lambda _: None) -> None:
+        self.settings = settings
+        self.vault = open_vault(vault)
+        self.notify = notify
+        self.folder = settings.vault_dir(self.vault) / "baseline"
+        self.report = IndexReport(engine="sentence-transformers", precision="fp32")
+        self._last_check = 0.0
+
+    def process_all_files(self, limit: int | None = None) -> IndexReport:
+        """Every note, newest first, one after the other, from scratch."""
+        started = time.perf_counter()
+        files = walk(self.vault, load_exclusions(self.vault, self.settings.exclude)).files
+        model = choose_models(self.settings, self.vault, files).models[0]
+        if model.kind != "transformer":
+            self.notify(f"the baseline is sentence-transformers, which cannot run {model.name}; it uses {L6}")
+            model = resolve(L6)
+        embedder = EmbeddingModel(model.name, settings=self.settings, notify=self.notify)
+        chunker = chunker_spec(self.settings, model).build()
+        self.report.model, self.report.device = model.name, str(embedder.reference.device)
+        with writer_lock(self.settings.vault_dir(self.vault)):
+            discard(self.folder)
+            with Ledger(self.folder / "ledger.sqlite3") as ledger:
+                row = ModelRow(ledger.register_model(model.fingerprint("full"), model.name, model.dim), "", model.dim)
+                store = ChromaStore(self.folder / "chroma", model.fingerprint("full"), model.name, model.dim)
+                for number, file in enumerate(files[:limit], start=1):
+                    self.process_file(file, chunker, embedder, ledger, row, store)
+                    if number % 50 == 0:
+                        self.notify(f"{number} of {len(files[:limit])} files, {self.report.chunks_embedded} chunks")
+                store.close()
+        self.report.notes_total = len(files)
+        self.report.chunks_total = self.report.chunks_embedded
+        self.report.seconds = self.report.embed_seconds = time.perf_counter() - started
+        self.report.peak_rss_mb = peak_rss_mb()
+        return self.report
+
+    def process_file(
+        self,
+        file: NoteFile,
+        chunker: Chunker,
+        embedder: EmbeddingModel,
+        ledger: Ledger,
+        row: ModelRow,
+        store: ChromaStore,
+    ) -> None:
+        """One note: a call per chunk (bottleneck 1), then a write to the store (as many writes as files)."""
+        try:
+            data = read_bytes(file)
+            note = parse_note(file.path, data)
+        except VaultError as error:
+            self.report.notes_failed.append((file.path, str(error)))
+            return
+        chunks = chunker.chunk(note)
+        vectors = [self._embed(chunk, embedder) for chunk in chunks]
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        ledger.apply_note(file, digest, note, chunks, [row])
+        if chunks:
+            self._save(chunks, np.concatenate(vectors), ledger, row, store)
+        self.report.notes_indexed += 1
+
+    def _embed(self, chunk: Chunk, embedder: EmbeddingModel) -> Vectors:
+        if time.perf_counter() - self._last_check >= self.settings.memory_check_interval:
+            blocking_check()  # bottleneck 3: the work stands still meanwhile
+            self._last_check = time.perf_counter()
+        vector = embedder.get_embeddings_batch([chunk.text], batch_size=BATCH)  # bottlenecks 1 and 2
+        gc.collect()  # bottlenecks 4 and 5: "optimisation" after every batch
+        if self.report.device.startswith("cuda"):
+            embedder.empty_cache()
+        self.report.chunks_embedded += 1
+        self.report.tokens += len(chunk.token_ids)
+        return vector
+
+    def _save(self, chunks: list[Chunk], vectors: Vectors, ledger: Ledger, row: ModelRow, store: ChromaStore) -> None:
+        from vaultvec.ledger import content_hash
+
+        ledger.save_vectors(row.id, [content_hash(chunk.text) for chunk in chunks], vectors)
+        store.sync(ledger, row.id, BATCH)
+
+
+if __name__ == "__main__":
+    import main
+
+    sys.exit(main.main(["index", "--baseline", *sys.argv[1:]]))

@@ -1,0 +1,89 @@
+"""Scripts and languages: what decides which model can read a vault or a query."""
+
+from __future__ import annotations
+
+import pytest
+
+from vaultvec.languages import SCRIPTS, language_of, profile, profile_text, readable_by
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("", ""),
+        ("123 — !? 🎉", ""),
+        ("how do I link two notes", "en"),
+        ("sync", "en"),
+        ("naïve Bayes in a café", "en"),
+        ("노트에 태그를 추가하는 방법", "ko"),
+        ("Obsidian Sync 설정", "ko"),
+        ("python asyncio 사용법", "ko"),
+        ("大韓民國의 역사", "ko"),
+        ("日本語のノートを検索する", "ja"),
+        ("ノート", "ja"),
+        ("如何同步笔记", "zh"),
+        ("как связать заметки", "ru"),
+        ("كيف أكتب ملاحظة", "ar"),
+        ("วิธีเขียนบันทึก", "th"),
+        ("πώς γράφω", "el"),
+        ("איך לכתוב", "he"),
+        ("कैसे लिखें", "hi"),
+        ("გამარჯობა", "und"),
+        ("Wie füge ich einem Hinweisblock Tags hinzu?", "de"),
+        ("wann werden die Notizen auf dem Server und nicht nur hier gespeichert", "de"),
+        ("comment créer une note dans le dossier", "fr"),
+        ("cómo crear una nota en la carpeta", "es"),
+        ("come creare una nota nella cartella", "it"),
+        ("como criar uma nota na pasta com você", "pt"),
+        ("hoe maak je een notitie aan", "nl"),
+        ("jak utworzyć notatkę, która nie jest pusta", "pl"),
+        ("yeni bir not nasıl eklenir", "tr"),
+        ("làm thế nào để tạo ghi chú", "vi"),
+    ],
+)
+def test_language_of(text: str, language: str) -> None:
+    assert language_of(text) == language
+
+
+def test_shares_are_of_letters_and_sum_to_one() -> None:
+    shares = profile_text("abc 가나다 12 _ かな 漢字 где").shares
+    assert set(shares) == set(SCRIPTS)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["latin"] == pytest.approx(3 / 13)
+    assert shares["hangul"] == pytest.approx(3 / 13)
+    assert shares["kana"] == shares["han"] == pytest.approx(2 / 13)
+    assert shares["cyrillic"] == pytest.approx(3 / 13)
+
+
+def test_combining_marks_do_not_move_a_script() -> None:
+    assert profile_text("कि").dominant == "devanagari"
+    assert profile_text("ที่นี่").shares["thai"] == 1.0
+
+
+def test_empty_texts_have_no_script() -> None:
+    nothing = profile(["", "1 2 3"])
+    assert nothing.n_letters == 0
+    assert nothing.dominant == ""
+    assert set(nothing.shares.values()) == {0.0}
+
+
+def test_english_share_tells_german_from_english() -> None:
+    english = profile(["The notes that you keep in this folder are what the plugin reads from."] * 3)
+    german = profile(["Die Notizen, die du in diesem Ordner hast, werden von der Erweiterung nicht gelesen."] * 3)
+    assert english.dominant == german.dominant == "latin"
+    assert english.english_share > 0.9
+    assert german.english_share < 0.2
+
+
+def test_korean_with_english_words_is_korean() -> None:
+    korean = profile(["Obsidian Sync 플러그인을 설치한 다음 Settings 메뉴에서 동기화를 켜고 노트를 확인하세요."])
+    assert korean.dominant == "hangul"
+    assert korean.n_letters == 48
+
+
+def test_readable_by() -> None:
+    assert readable_by(("en",), "en")
+    assert not readable_by(("en",), "ko")
+    assert readable_by(("*",), "ko")
+    assert readable_by(("en",), "")
+    assert not readable_by((), "en")

@@ -1,0 +1,242 @@
+"""Markdown and canvas → Note: one trap a row."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from vaultvec.datatypes import Note, NoteFile
+from vaultvec.errors import VaultError
+from vaultvec.notes import digest, headings, parse_note, read_bytes, read_note
+from vaultvec.verbatim import shorten_url
+
+
+def note(text: str, path: str = "folder/My note.md") -> Note:
+    return parse_note(path, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("source", "plain"),
+    [
+        # links and embeds
+        ("[[A]] [[A|b]] [[A#H]] [[A#H#I|c]] [[#H]] [[A#^id]]", "A b A > H c H A"),
+        (r"| [[A\|b]] | [[C]] |", "b | C"),
+        ("![[x.png]]![[y.PDF|300]] ![[N]] ![[N|300]] ![[N#H]]", " N N N > H"),
+        ("[t](u.md) ![alt](i.png) ![alt|300x200](i.png) ![300](i.png)", "t alt alt"),
+        ('[t](<a b.md> "title") [t](a_(b).md) [a [b] c](u)', "t t a [b] c"),
+        ("[![badge](https://a.b/c.svg)](https://a.b)", "badge"),
+        ("[text][ref]\n\n[ref]: https://a.b/c", "text\n\n"),
+        ("x[0][1]", "x[0][1]"),
+        ("a[^1] b^[inline]\n\n[^1]: note", "a b (inline)\n\n note"),
+        ("see https://www.a.com/Some%20Page/x?q=1#f, and", "see a.com/Some Page/x, and"),
+        ("<https://a.com/b> <mailto:a@b.c>", "a.com/b a@b.c"),
+        ("(https://a.com/b_(c))", "(a.com/b_(c))"),
+        # comments, block ids, HTML
+        ("a %%b%% c\n%%\nd #t\n%%\ne", "a  c\n\n\n\ne"),
+        ("a <!-- b\nc --> d <!-- e", "a\n d <!-- e"),
+        ("100 %% sure", "100 %% sure"),
+        ("text ^abc-1\n- item ^x\n^own\n2^10 a^b", "text\n- item\n\n2^10 a^b"),
+        ("a<br>b <b>c</b><span\nclass='x'>d</span> H<sub>2</sub>O", "a b c\nd H2O"),
+        ("a < b, <3, List<String>, 1<2>1", "a < b, <3, List<String>, 1<2>1"),
+        ("<style>\np {}\n</style>x", "\n\nx"),
+        ("a&nbsp;b &amp; c &lt;d&gt;", "a b & c <d>"),
+        # emphasis
+        ("**a** __b__ ==c== ~~d~~ *e* _f_ ***g*** **a *b* c**", "a b c d e f g a b c"),
+        ("snake_case_name 2 * 3 * 4 a == b\n* bullet\n**open", "snake_case_name 2 * 3 * 4 a == b\n* bullet\n**open"),
+        (r"\*a\* foo\_bar \# h \[\[n]]", r"*a* foo_bar \# h [[n]]"),
+        # lists, quotes, callouts, tables
+        ("- [ ] a\n  1. [x] b\n- [/] c", "- a\n  1. b\n- c"),
+        ("> [!note]- Title\n> > deep\n> - [ ] t\n> # no heading", "Title\ndeep\n- t\nno heading"),
+        ("> quote\n---\nnext", "quote\n\nnext"),
+        ("| a | b  |\n|---|:-:|\n| 1 |   2 |", "a | b\n\n1 | 2"),
+        ("| a \\| b | c |", "a | b | c"),
+        ("key:: value", "key:: value"),
+        # code and maths stay
+        ("`[[a]] **b** %%c%% #d` [[e]]", "`[[a]] **b** %%c%% #d` e"),
+        ("``a ` b`` `c", "``a ` b`` `c"),
+        ("[`code`](u) **`x` y**", "`code` `x` y"),
+        ("$a_1 *b* [[c]]$ costs $5 or $10 **b**", "$a_1 *b* [[c]]$ costs $5 or $10 b"),
+        ("$$\na_1 **b**\n$$ **c**", "$$\na_1 **b**\n$$ c"),
+        ("- ```py\n  # **x**\n  ```\n**y**", "- ```py\n  # **x**\n  ```\ny"),
+        ("> ```\n> **x**\n**y**", "> ```\n> **x**\ny"),
+        ("~~~\n```\n**x**\n~~~~\n**y**", "~~~\n```\n**x**\n~~~~\ny"),
+        ("```\n**unclosed**", "```\n**unclosed**"),
+        ("%%\n```\n%%\n**x**", "\n\n\nx"),
+        ("``` not `a` fence\n**x**", "``` not `a` fence\nx"),
+    ],
+)
+def test_body(source: str, plain: str) -> None:
+    assert note(source).body == plain
+
+
+@pytest.mark.parametrize(
+    ("source", "tags"),
+    [
+        ("#a #b/c #한글 #y2024 #1984 #kebab-case_x #🎉", ["a", "b/c", "한글", "y2024", "kebab-case_x", "🎉"]),
+        ("# heading\n##not\nx#no [[n#h]] `#code` https://a.b/#frag [a](b#c) \\#esc", []),
+        ("**#bold** > #q\n- #list, #dot. #dup #dup", ["bold", "q", "list", "dot", "dup"]),
+        ("%%#hidden%%\n```\n#code\n```\n[[#H|#alias]]", []),
+    ],
+)
+def test_inline_tags(source: str, tags: list[str]) -> None:
+    assert list(note(source).tags) == tags
+
+
+def test_a_tags_words_stay_in_the_text() -> None:
+    assert note("#project/한글 is due").body == "project/한글 is due"
+
+
+def test_links_in_order_without_repeats() -> None:
+    text = "![[p.png]] [x](Some%20Note.md#h) [[B#H|b]] [[B]] [web](https://a.b) [m](mailto:a@b.c) [[#own]] [h](#here)"
+    assert note(text).links == ("p.png", "Some Note.md", "B")
+
+
+@pytest.mark.parametrize(
+    ("block", "tags", "aliases"),
+    [
+        ("tags: null", [], []),
+        ("tags:\n- \naliases:\n- \n", [], []),
+        ("tags: a, b", ["a", "b"], []),
+        ("tags: '#a #b'\nalias: One, Two", ["a", "b"], ["One", "Two"]),
+        ("Tag: [x, null, 3, 2024-05-01, [y, [z]]]", ["x", "3", "2024-05-01", "y", "z"], []),
+        ("ALIASES: ['A, with comma', 가나]", [], ["A, with comma", "가나"]),
+        ("tags: {a: b}\naliases: 12", [], ["12"]),
+    ],
+)
+def test_front_matter(block: str, tags: list[str], aliases: list[str]) -> None:
+    parsed = note(f"---\n{block}\n---\nbody")
+    assert (list(parsed.tags), list(parsed.aliases), parsed.warnings) == (tags, aliases, ())
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        ("title: {{title}}\ntags: [a]", "not valid YAML (line 2)"),
+        ("ok: 1\na: b: c", "not valid YAML (line 3)"),
+        ("- a\n- b", "is a list, not a mapping"),
+        ("just text", "is a str, not a mapping"),
+        ("date: 2024-99-99", "not valid YAML (ValueError)"),
+        ("a: " + "x" * 300_000, "longer than 256 kB"),
+        ("[" * 1000, "nests deeper"),
+    ],
+)
+def test_broken_front_matter_keeps_the_body(block: str, reason: str) -> None:
+    parsed = note(f"---\n{block}\n---\n# Body")
+    assert parsed.body == "# Body"
+    assert parsed.body_line == block.count("\n") + 4
+    assert len(parsed.warnings) == 1
+    assert reason in parsed.warnings[0]
+    assert parsed.title == "My note"
+
+
+def test_title_and_line_numbers() -> None:
+    parsed = note("\ufeff---\r\ntitle:  A   title \r\n---\r\none\r\n\r\n# H\rlast")
+    assert parsed.title == "A title"
+    assert (parsed.body_line, parsed.body) == (4, "one\n\n# H\nlast")
+    assert note("---\ntitle: [x]\n---\n").title == "My note"
+    assert note("x", "a/b.c.md").title == "b.c"
+    assert note("---\nnever closed").body == "---\nnever closed"
+    assert note("").body == ""
+
+
+def test_u2028_is_no_line_end_and_text_is_nfc() -> None:
+    assert note("a\u2028b\ne\u0301").body == "a\u2028b\né"
+
+
+@pytest.mark.parametrize(
+    ("data", "body", "warned"),
+    [
+        ("한글 노트".encode(), "한글 노트", False),
+        ("한글".encode("utf-8-sig"), "한글", False),
+        ("한글".encode("utf-16"), "한글", False),
+        (b"\xfe\xff" + "한글".encode("utf-16-be"), "한글", False),
+        ("안녕하세요, 노트입니다".encode("cp949"), "안녕하세요, 노트입니다", True),
+        ("naïve café".encode("cp1252"), "naïve café", True),
+        (b"caf\xe9 \x81", "café \x81", True),
+        ("한글 노트 ".encode() * 5 + b"\xff", "한글 노트 " * 5 + "\ufffd", True),
+    ],
+)
+def test_encodings(data: bytes, body: str, warned: bool) -> None:
+    parsed = parse_note("a.md", data)
+    assert parsed.body == body.rstrip(" ")
+    assert bool(parsed.warnings) == warned
+
+
+def test_binary_is_refused() -> None:
+    with pytest.raises(VaultError, match="binary"):
+        parse_note("a.md", b"\x89PNG\x00\x01")
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("# A\n\n ## B ##\n#C\n####### no\n#\n### D # E", [(0, 1, "A"), (2, 2, "B"), (5, 1, ""), (6, 3, "D # E")]),
+        ("A\n===\n\nB\n---\ntext", [(0, 1, "A"), (3, 2, "B")]),
+        ("one\ntwo\n---\n\n---\n- item\n---\n", []),
+        ("```\n# no\n```\n# yes", [(3, 1, "yes")]),
+        ("- ~~~\n  # no\n  ~~~\n    # indented\n   # yes", [(4, 1, "yes")]),
+        ("> ```\n> # no\n# yes", [(2, 1, "yes")]),
+        ("````\n```\n# no\n````\n# yes\n``` `x`\n# and", [(4, 1, "yes"), (6, 1, "and")]),
+    ],
+)
+def test_headings(body: str, found: list[tuple[int, int, str]]) -> None:
+    assert headings(body) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://www.example.com/", "example.com"),
+        ("https://user:secret@example.com/a", "example.com/a"),
+        ("https://ko.wikipedia.org/wiki/%ED%95%9C%EA%B8%80?x=1#y", "ko.wikipedia.org/wiki/한글"),
+        ("https://a.b/notes/7f3a9c1d2e4b5a6978c0d1e2f3a4b5c6/12345/x%0Ay", "a.b/notes/x y"),
+    ],
+)
+def test_urls_keep_their_words(url: str, words: str) -> None:
+    assert shorten_url(url) == words
+
+
+def test_canvas_in_reading_order() -> None:
+    nodes = [
+        {"type": "text", "text": "last **card** #tag", "x": 0, "y": 900},
+        {"type": "text", "text": "inside right [[L]]", "x": 150, "y": 120},
+        {"type": "text", "text": "inside left", "x": 110, "y": 120},
+        {"type": "group", "label": "Group", "x": 100, "y": 100, "width": 200, "height": 200},
+        {"type": "file", "file": "N.md", "x": 0, "y": 110},
+        {"type": "text", "text": "first ```\n\ud800\x00", "x": "bad", "y": None},
+        {"type": "text"},
+        "junk",
+    ]
+    parsed = parse_note("b/Board.canvas", json.dumps({"nodes": nodes}).encode())
+    cards = ["first ```\n\ufffd", "# Group", "inside left", "inside right L", "last card tag"]
+    assert parsed.body == "\n\n".join(cards)
+    assert (parsed.title, parsed.links, parsed.tags) == ("Board", ("L", "N.md"), ("tag",))
+    assert parse_note("a.canvas", b"").body == ""
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"nodes": 1}', b"[" * 100_000])
+def test_broken_canvas(data: bytes) -> None:
+    with pytest.raises(VaultError, match="canvas"):
+        parse_note("a.canvas", data)
+
+
+def test_read_note(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_bytes(b"# Hello")
+    file = NoteFile("a.md", path, 7, 0, 0)
+    key, parsed = read_note(file)
+    assert parsed.body == "# Hello"
+    assert key == digest(b"# Hello") != digest(b"# hello")
+    assert len(key) == 16
+    assert read_bytes(file, max_bytes=7) == b"# Hello"
+    with pytest.raises(VaultError, match="larger than"):
+        read_bytes(file, max_bytes=6)
+    path.unlink()
+    with pytest.raises(VaultError, match="vanished"):
+        read_bytes(file)
+    os.mkfifo(path)
+    with pytest.raises(VaultError, match="regular file"):
+        read_bytes(file)

@@ -1,0 +1,335 @@
+"""OpenVINO: the same vectors as sentence-transformers, prepared once and never by halves, in native precision only."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import HIDDEN, LIMIT, TEXTS, write_tiny_bert
+
+from vaultvec.datatypes import Vectors
+from vaultvec.engines import create_engine, openvino_precision, prepare, resolve_model
+from vaultvec.engines.convert import write_model
+from vaultvec.engines.openvino_engine import OpenVinoEngine
+from vaultvec.engines.openvino_precision import choose_precision
+from vaultvec.engines.openvino_runtime import capabilities
+from vaultvec.engines.padding import padded_inputs
+from vaultvec.engines.prepare import Prepared, build_once, prepare_facts, prepare_graph
+from vaultvec.engines.reference import load_reference
+from vaultvec.errors import BatchTooLarge, EngineError, ModelError
+from vaultvec.models import L6, ModelSpec, resolve, weights_path
+from vaultvec.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+SAFE_TEXTS = [text for text in TEXTS if "\ud83c" not in text]  # the reference takes no lone surrogates
+
+
+def reference_vectors(name: str) -> Vectors:
+    rows: Vectors = load_reference(resolve(name)).encode(SAFE_TEXTS, prompt="", normalize_embeddings=True)
+    return rows
+
+
+def lowest_cosine(a: Vectors, b: Vectors) -> float:
+    return float(np.sum(a * b, axis=1).min())
+
+
+# ── the vectors ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_bundled_model_agrees_with_sentence_transformers(models_dir: Path) -> None:
+    engine = OpenVinoEngine(prepare_graph(resolve(L6), models_dir))
+    assert lowest_cosine(engine.embed_documents(SAFE_TEXTS), reference_vectors(L6)) >= 0.99999
+
+
+@pytest.mark.parametrize(("pooling", "model_type"), [("mean", "bert"), ("cls", "bert"), ("mean", "roberta")])
+def test_graph_built_from_weights_agrees(tmp_path: Path, pooling: str, model_type: str) -> None:
+    name = str(write_tiny_bert(tmp_path / "tiny", pooling, model_type))
+    engine = OpenVinoEngine(prepare_graph(resolve(name), tmp_path / "models"))
+    assert lowest_cosine(engine.embed_documents(SAFE_TEXTS), reference_vectors(name)) >= 0.99999
+
+
+def test_plain_folder_goes_through_sentence_transformers(tmp_path: Path, tiny_bert: Path, models_dir: Path) -> None:
+    """A Hugging Face folder without modules.json: tokens are averaged, and the vectors are those of the direct way."""
+    plain = tmp_path / "plain"
+    shutil.copytree(tiny_bert, plain)
+    for name in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
+        (plain / name).unlink()
+    engine = OpenVinoEngine(prepare_graph(resolve(str(plain)), tmp_path / "models"))
+    assert (engine.dim, engine.model.max_tokens, engine.model.pooling) == (HIDDEN, 64, "mean")
+    short = [text for text in SAFE_TEXTS if len(text) < 100]
+    direct = OpenVinoEngine(prepare_graph(resolve(str(tiny_bert)), models_dir))
+    assert lowest_cosine(engine.embed_documents(short), direct.embed_documents(short)) >= 0.99999
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # the product converts under -W ignore
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_other_modules_are_converted_with_the_model(tmp_path: Path) -> None:
+    """Max pooling and a dense layer, which the direct way does not build."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    base = write_tiny_bert(tmp_path / "base")
+    modules = [Transformer(str(base), max_seq_length=LIMIT), Pooling(HIDDEN, "max"), Dense(HIDDEN, 16)]
+    folder = tmp_path / "dense"
+    SentenceTransformer(modules=modules, prompts={"query": "q: ", "passage": "p: "}, device="cpu").save(str(folder))
+    model = resolve(str(folder))
+    target = tmp_path / "prepared"
+    target.mkdir()
+    write_model(model, target, graph=True)
+    spec = prepare.spec_from(json.loads((target / "prepared.json").read_text(encoding="utf-8"))["spec"])
+    assert (spec.dim, spec.max_tokens, spec.pooling) == (16, LIMIT, "max+dense")
+    assert (spec.query_prefix, spec.document_prefix) == ("q: ", "p: ")
+    engine = OpenVinoEngine(Prepared(target, spec, 0))
+    vectors = engine._embed_texts(SAFE_TEXTS)
+    assert lowest_cosine(vectors, reference_vectors(str(folder))) >= 0.99999
+
+
+def test_onnx_model_agrees_with_onnxruntime(models_dir: Path) -> None:
+    import onnxruntime
+
+    model = resolve("paraphrase-MiniLM-L3-v2")
+    engine = OpenVinoEngine(prepare_graph(model, models_dir))
+    inputs = padded_inputs(engine.tokenizer.encode(SAFE_TEXTS, model.max_tokens), 0)
+    session = onnxruntime.InferenceSession(str(weights_path(model)), providers=["CPUExecutionProvider"])
+    wanted = {port.name: inputs[port.name].astype(np.int64) for port in session.get_inputs()}
+    rows = session.run(["461"], wanted)[0]
+    expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert lowest_cosine(engine.embed_documents(SAFE_TEXTS), expected) >= 0.99999
+
+
+def test_several_threads_share_one_compiled_model(tiny_bert: Path, models_dir: Path) -> None:
+    engine = OpenVinoEngine(prepare_graph(resolve(str(tiny_bert)), models_dir), streams=2)
+    inputs = [padded_inputs([np.arange(101, 101 + n, dtype=np.int32)] * 3, 0) for n in range(1, 30)]
+    alone = [engine._compiled.infer(each) for each in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(engine._compiled.infer, inputs))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+# ── preparation ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_model_is_prepared_once(tiny_bert: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = prepare_graph(resolve(str(tiny_bert)), tmp_path, lines.append)
+    stamp = first.graph.stat().st_mtime_ns
+    assert prepare_graph(resolve(str(tiny_bert)), tmp_path, lines.append) == first
+    assert first.graph.stat().st_mtime_ns == stamp
+    assert lines == [f"preparing {tiny_bert}, once"]
+    assert (first.spec.dim, first.spec.max_tokens, first.spec.query_prefix) == (HIDDEN, LIMIT, "find: ")
+    assert len(first.spec.revision) == 64
+
+
+def test_facts_first_and_the_graph_later_give_the_same(tiny_bert: Path, tmp_path: Path) -> None:
+    facts = prepare_facts(resolve(str(tiny_bert)), tmp_path)
+    assert not facts.graph.exists()
+    assert prepare_graph(resolve(str(tiny_bert)), tmp_path) == facts
+    assert sorted(path.name for path in facts.folder.iterdir()) == ["openvino", "prepared.json", "tokenizer.json"]
+    assert sorted(path.name for path in facts.graph.parent.iterdir()) == ["checks.json", "model.bin", "model.xml"]
+
+
+def test_changed_weights_are_another_model(tmp_path: Path) -> None:
+    folder = write_tiny_bert(tmp_path / "tiny")
+    before = resolve_model(resolve(str(folder)), tmp_path / "models")
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(1, 1))
+    after = resolve_model(resolve(str(folder)), tmp_path / "models")
+    assert before.fingerprint("full") != after.fingerprint("full")
+
+
+def test_a_preparation_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    def fill(target: Path) -> None:
+        (target / "half").write_text("made", encoding="utf-8")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_once(tmp_path / "model", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_preparation_left_is_cleared(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    abandoned = tmp_path / f".{dead.pid}-x.tmp"
+    at_work = tmp_path / f".{os.getpid()}-x.tmp"
+    abandoned.mkdir()
+    at_work.mkdir()
+    build_once(tmp_path / "model", lambda target: (target / "prepared.json").touch())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([at_work.name, "model"])
+
+
+def test_of_two_preparations_at_once_one_wins(tmp_path: Path) -> None:
+    both_inside = threading.Barrier(2, timeout=30)
+
+    def build(name: str) -> None:
+        def fill(target: Path) -> None:
+            (target / "prepared.json").write_text(name, encoding="utf-8")
+            both_inside.wait()
+
+        build_once(tmp_path / "model", fill)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(build, ["first", "second"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "prepared.json").read_text(encoding="utf-8") in ("first", "second")
+
+
+def test_a_damaged_prepared_model_says_what_to_delete(tiny_bert: Path, tmp_path: Path) -> None:
+    prepared = prepare_facts(resolve(str(tiny_bert)), tmp_path)
+    (prepared.folder / "prepared.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match="delete the folder"):
+        prepare_facts(resolve(str(tiny_bert)), tmp_path)
+
+
+def test_a_damaged_graph_says_what_to_delete(tiny_bert: Path, tmp_path: Path) -> None:
+    prepared = prepare_graph(resolve(str(tiny_bert)), tmp_path)
+    prepared.graph.write_text("<net>", encoding="utf-8")
+    with pytest.raises(ModelError, match="delete the folder"):
+        OpenVinoEngine(prepared)
+
+
+def test_a_damaged_compiled_model_is_compiled_again(tiny_bert: Path, tmp_path: Path) -> None:
+    prepared = prepare_graph(resolve(str(tiny_bert)), tmp_path)
+    expected = OpenVinoEngine(prepared).embed_documents(TEXTS)
+    (blob,) = (prepared.graph.parent / "cache").iterdir()
+    content = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(content[: len(content) // 2])
+    np.testing.assert_allclose(OpenVinoEngine(prepared).embed_documents(TEXTS), expected, atol=1e-6)
+
+
+def test_weights_that_are_not_the_published_ones_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="sha256"):
+        prepare_graph(replace(resolve(L6), sha256="0" * 64), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_model_is_one_line_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^nobody/nothing cannot be loaded \(.*\); check the name.*$") as caught:
+        prepare_facts(ModelSpec("nobody/nothing", "transformer"), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_run_of_a_bundled_model_needs_neither_torch_nor_network(tmp_path: Path) -> None:
+    code = """
+import socket, sys
+from dataclasses import replace
+from pathlib import Path
+def refuse(*args): raise AssertionError(f"network: {args}")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from vaultvec.engines import create_engine
+from vaultvec.models import L6, resolve
+from vaultvec.settings import Settings
+engine = create_engine(Settings(engine="openvino"), resolve(L6), Path(sys.argv[1]))
+assert engine.embed_query("bread").shape == (384,)
+heavy = [name for name in ("torch", "transformers", "openvino_telemetry", "chromadb") if sys.modules.get(name)]
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ── precision and memory ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tiny(tiny_bert: Path, tmp_path: Path) -> Prepared:
+    return prepare_graph(resolve(str(tiny_bert)), tmp_path)
+
+
+def test_a_native_half_is_checked_once_and_taken(tiny: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32", "bf16"}))
+    lines: list[str] = []
+    assert choose_precision("auto", tiny, lines.append) == "bf16"
+    assert choose_precision("auto", tiny, lines.append) == "bf16"
+    assert lines == ["checking bf16 against fp32, once"]
+    checks = json.loads((tiny.graph.parent / "checks.json").read_text(encoding="utf-8"))
+    assert 0.999 <= checks["bf16"] <= 1.00001
+
+
+def test_a_native_half_that_changes_vectors_is_not_taken(tiny: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32", "fp16"}))
+    (tiny.graph.parent / "checks.json").write_text('{"fp16": 0.99}', encoding="utf-8")
+    assert choose_precision("auto", tiny, print) == "fp32"
+
+
+@pytest.mark.parametrize("wanted", ["bf16", "fp16"])
+def test_an_emulated_half_is_refused(tiny: Prepared, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32"}))
+    assert choose_precision("auto", tiny, print) == "fp32"
+    with pytest.raises(ModelError, match="only emulates"):
+        choose_precision(wanted, tiny, print)
+
+
+def test_capabilities_are_named_as_precisions() -> None:
+    assert "fp32" in capabilities() <= {"fp32", "bf16", "fp16", "int8"}
+
+
+def test_int8_is_quantised_once_and_has_its_own_fingerprint(tiny_bert: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = Settings(engine="openvino", precision="int8")
+    engine = create_engine(settings, resolve(str(tiny_bert)), tmp_path, lines.append)
+    create_engine(settings, resolve(str(tiny_bert)), tmp_path, lines.append)
+    assert [line.split()[0] for line in lines] == ["preparing", "quantising"]
+    exact = create_engine(Settings(engine="openvino", precision="fp32"), resolve(str(tiny_bert)), tmp_path)
+    assert "-int8-" in engine.fingerprint != exact.fingerprint
+    cosine = lowest_cosine(engine.embed_documents(SAFE_TEXTS), exact.embed_documents(SAFE_TEXTS))
+    assert 0.95 < cosine < 0.99999
+
+
+def test_int8_without_nncf_names_the_command(tiny: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_precision, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"pip install nncf==3\.4\.0"):
+        choose_precision("int8", tiny, print)
+
+
+class FailingRequest:
+    """An inference request that fails with OpenVINO's words."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def infer(self, *_: Any, **__: Any) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("Exception from src/inference:102:\nbad allocation: std::bad_alloc"), BatchTooLarge),
+        (RuntimeError("[CPU] Cannot allocate 12345 bytes"), BatchTooLarge),
+        (MemoryError(), BatchTooLarge),
+        (RuntimeError("Exception from src/inference:102:\nShape mismatch"), EngineError),
+    ],
+)
+def test_failures_are_told_apart(tiny: Prepared, error: Exception, expected: type[Exception]) -> None:
+    engine = OpenVinoEngine(tiny, streams=1)
+    real = engine._compiled._requests.get()
+    engine._compiled._requests.put(FailingRequest(error))
+    with pytest.raises(expected) as caught:
+        engine._compiled.infer(padded_inputs([np.array([101, 102], dtype=np.int32)], 0))
+    assert type(caught.value) is expected
+    assert engine._compiled._requests.get_nowait() is not real  # the request went back for the next batch
+
+
+def test_a_closed_engine_says_so(tiny: Prepared) -> None:
+    engine = OpenVinoEngine(tiny)
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.embed_documents(["x"])

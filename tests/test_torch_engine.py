@@ -1,0 +1,294 @@
+"""The torch engine on the CPU: packed against padded against sentence-transformers, and what happens when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vaultvec.datatypes import TokenIds
+from vaultvec.engines.reference import load_reference
+from vaultvec.engines.tokenizer import HfTokenizer
+from vaultvec.engines.torch_attention import Layout, attend_grouped, attend_jagged, cut_groups
+from vaultvec.engines.torch_device import choose_device, choose_precision, is_out_of_memory
+from vaultvec.engines.torch_encoder import EncoderSource
+from vaultvec.engines.torch_engine import TorchEngine
+from vaultvec.engines.torch_multi import MultiGpuEngine
+from vaultvec.engines.torch_packed import PackedEncoder, pool
+from vaultvec.engines.torch_weights import read_folder, read_loaded
+from vaultvec.errors import EngineError, ModelError, SettingsError
+from vaultvec.models import L6, ModelSpec, resolve, weights_path
+
+SPEC = resolve(L6)
+FOLDER = weights_path(SPEC).parent
+CPU = torch.device("cpu")
+TEXTS = [
+    "",
+    "a",
+    "Backlinks show which notes point here.",
+    "옵시디언은 로컬 마크다운 노트 앱이다.",
+    *(f"note {i} " + "about plain text files and links between them " * (i % 5) for i in range(24)),
+    "a long note that is cut at the limit of the model " * 60,
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> HfTokenizer:
+    return HfTokenizer(FOLDER / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    return load_reference(SPEC)
+
+
+@pytest.fixture(scope="module")
+def golden(reference: Any) -> np.ndarray:
+    return np.asarray(reference.encode(TEXTS, normalize_embeddings=True))
+
+
+@pytest.fixture
+def engine(tokenizer: HfTokenizer) -> Iterator[TorchEngine]:
+    built = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", token_budget=600)
+    yield built
+    built.close()
+
+
+def lowest_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * b).sum(axis=1).min())
+
+
+def save_tiny(folder: Path, kind: str) -> Any:
+    """A small random BERT or XLM-R as a folder, and transformers' own model of it."""
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    torch.manual_seed(1)
+    if kind == "bert":
+        model: Any = transformers.BertModel(transformers.BertConfig(vocab_size=30522, **sizes))
+    else:
+        config = transformers.XLMRobertaConfig(
+            vocab_size=500, pad_token_id=1, type_vocab_size=1, max_position_embeddings=66, **sizes
+        )
+        model = transformers.XLMRobertaModel(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn_like(weight) * 0.3)
+    model.eval().save_pretrained(folder)
+    return model
+
+
+class Faulty:
+    """An encoder that fails as a device does: above `limit` tokens, or from the `after`-th batch on."""
+
+    def __init__(self, inner: Any, fail: Any, *, limit: int = 0, after: int = 0) -> None:
+        self.inner, self.fail, self.limit, self.after = inner, fail, limit, after
+        self.compiled = False
+        self.bytes_per_token = inner.bytes_per_token
+        self.calls = 0
+
+    def encode(self, rows: Sequence[TokenIds]) -> torch.Tensor:
+        self.calls += 1
+        tokens = max(map(len, rows)) * len(rows)
+        if (self.limit and tokens > self.limit) or (self.after and self.calls >= self.after):
+            self.fail()
+        vectors: torch.Tensor = self.inner.encode(rows)
+        return vectors
+
+
+def allocate_too_much() -> None:
+    torch.empty(1 << 50)
+
+
+def lose_the_device() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported …")
+
+
+def test_packed_gives_the_vectors_of_sentence_transformers(engine: TorchEngine, golden: np.ndarray) -> None:
+    vectors = engine.embed_documents(TEXTS)
+    assert isinstance(engine._encoder, PackedEncoder)
+    assert vectors.dtype == np.float32
+    assert lowest_cosine(vectors, golden) >= 0.99999
+    assert engine.busy_seconds > 0
+
+
+def test_padded_gives_the_vectors_of_sentence_transformers(tokenizer: HfTokenizer, golden: np.ndarray) -> None:
+    engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", packed=False)
+    assert lowest_cosine(engine.embed_documents(TEXTS), golden) >= 0.99999
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_other_architectures_agree_with_transformers(tmp_path: Path, kind: str, pooling: str) -> None:
+    model = save_tiny(tmp_path, kind)
+    weights = read_folder(tmp_path, pooling)
+    assert weights is not None
+    rng = np.random.default_rng(3)
+    rows = [rng.integers(5, 400, n).astype(np.int32) for n in (60, 17, 16, 3, 1)]
+    ids = torch.full((5, 60), 1)
+    mask = torch.zeros((5, 60), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.from_numpy(row)
+        mask[i, : len(row)] = 1
+    with torch.no_grad():
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    pooled = hidden[:, 0] if pooling == "cls" else (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    expected = torch.nn.functional.normalize(pooled)
+    torch.testing.assert_close(PackedEncoder(weights, CPU, torch.float32).encode(rows), expected, atol=2e-5, rtol=0)
+
+
+def test_a_loaded_model_gives_the_same_weights_as_its_folder(reference: Any) -> None:
+    loaded, read = read_loaded(reference), read_folder(FOLDER, "mean")
+    assert loaded is not None
+    assert read is not None
+    assert loaded.architecture == read.architecture
+    for name in ("embeddings.word_embeddings.weight", "encoder.layer.5.output.dense.bias"):
+        assert torch.equal(loaded.state[name], read.state[name])
+
+
+def test_unknown_architecture_is_left_to_sentence_transformers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mpnet", "hidden_act": "gelu"}', encoding="utf-8")
+    assert read_folder(tmp_path, "mean") is None
+    assert read_folder(FOLDER, "mean") is not None
+
+
+def test_unreadable_folder_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match="no model folder that can be read"):
+        read_folder(tmp_path, "mean")
+
+
+def test_a_text_beyond_the_position_table_is_told_in_one_line() -> None:
+    weights = read_folder(FOLDER, "mean")
+    assert weights is not None
+    with pytest.raises(ModelError, match="600 tokens, the model takes at most 512"):
+        PackedEncoder(weights, CPU, torch.float32).encode([np.ones(600, dtype=np.int32)])
+
+
+def test_groups_cover_every_text_once_and_carry_little_padding() -> None:
+    lengths = tuple(sorted(np.random.default_rng(0).integers(1, 256, 200).tolist(), reverse=True))
+    groups = cut_groups(lengths)
+    assert tuple(n for _, run in groups for n in run) == lengths
+    assert [start for start, _ in groups] == [0, *np.cumsum([sum(run) for _, run in groups])[:-1]]
+    assert all(sum(run) >= 0.9 * max(run) * len(run) for _, run in groups)
+    assert len(groups) < 40
+
+
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (9, 8, 8, 3, 2, 2), (1,), (2, 30, 2)])
+def test_the_ways_of_attention_agree(lengths: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(sum(lengths), 3, 4, 8)
+    layout = Layout(torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32), lengths)
+    bounds = layout.offsets.tolist()
+    expected = torch.cat(
+        [
+            torch.nn.functional.scaled_dot_product_attention(*qkv[a:b].permute(1, 2, 0, 3)).transpose(0, 1)
+            for a, b in pairwise(bounds)
+        ]
+    )
+    torch.testing.assert_close(attend_grouped(qkv, layout), expected)
+    torch.testing.assert_close(attend_jagged(qkv, layout), expected)
+
+
+def test_mean_pooling_is_the_mean_in_fp32() -> None:
+    x = torch.full((300, 4), 1.001, dtype=torch.bfloat16)
+    x[::2] = 3.0
+    layout = Layout(torch.tensor([0, 200, 300], dtype=torch.int32), (200, 100))
+    expected = torch.stack([x[:200].double().mean(0), x[200:].double().mean(0)]).float()
+    torch.testing.assert_close(pool(x, layout, "mean"), expected, atol=1e-6, rtol=0)
+
+
+def test_batches_queued_ahead_come_back_in_order(engine: TorchEngine, golden: np.ndarray) -> None:
+    engine.in_flight = 3
+    vectors = engine.embed_documents(TEXTS)
+    assert lowest_cosine(vectors, golden) >= 0.99999
+
+
+@pytest.mark.parametrize("in_flight", [0, 3])
+def test_out_of_memory_halves_the_budget_and_goes_on(engine: TorchEngine, golden: np.ndarray, in_flight: int) -> None:
+    engine.in_flight = in_flight
+    engine._encoder = Faulty(engine._encoder, allocate_too_much, limit=300)
+    assert lowest_cosine(engine.embed_documents(TEXTS), golden) >= 0.99999
+    assert engine.out_of_memory_count > 0
+    assert engine.token_budget == 256  # half of two texts of 256 tokens
+    assert engine.device == "cpu"
+
+
+def test_one_text_that_does_not_fit_is_told_in_one_line(engine: TorchEngine) -> None:
+    engine._encoder = Faulty(engine._encoder, allocate_too_much, limit=100)
+    with pytest.raises(EngineError, match="one text of 256 tokens does not fit"):
+        engine.embed_documents([TEXTS[-1]])
+
+
+def test_cuda_out_of_memory_is_recognised() -> None:
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+@pytest.mark.parametrize("in_flight", [0, 3])
+def test_a_failing_gpu_is_left_for_the_cpu(engine: TorchEngine, golden: np.ndarray, in_flight: int) -> None:
+    heard: list[str] = []
+    engine._notify = heard.append
+    engine.in_flight = in_flight
+    engine.device, engine.precision = "cuda", "bf16"
+    engine._encoder = Faulty(engine._encoder, lose_the_device, after=2)
+    assert lowest_cosine(engine.embed_documents(TEXTS), golden) >= 0.99999
+    assert (engine.device, engine.precision) == ("cpu", "fp32")
+    assert heard == ["the GPU failed (CUDA error: an illegal memory access was encountered); "
+                     "going on with the CPU, slower"]  # fmt: skip
+
+
+def test_a_failure_on_the_cpu_is_one_line(engine: TorchEngine) -> None:
+    engine._encoder = Faulty(engine._encoder, lose_the_device, after=1)
+    with pytest.raises(EngineError, match=r"failed on the CPU .* run: python main.py doctor"):
+        engine.embed_documents(["a"])
+
+
+def test_several_devices_share_the_batches(tokenizer: HfTokenizer, golden: np.ndarray) -> None:
+    both = [TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", token_budget=600) for _ in range(2)]
+    counting = [Faulty(engine._encoder, allocate_too_much) for engine in both]
+    for engine, encoder in zip(both, counting, strict=True):
+        engine._encoder = encoder
+    shared = MultiGpuEngine(both)
+    assert lowest_cosine(shared.embed_documents(TEXTS * 3), np.tile(golden, (3, 1))) >= 0.99999
+    assert all(encoder.calls > 0 for encoder in counting)
+
+
+def test_half_precision_stands_only_where_it_agrees(tmp_path: Path, tokenizer: HfTokenizer) -> None:
+    heard: list[str] = []
+    good = EncoderSource(SPEC, tokenizer, True, heard.append)
+    assert good.settle_precision(CPU, "bf16") == "bf16"
+    model = save_tiny(tmp_path, "bert")
+    with torch.no_grad():
+        model.encoder.layer[0].intermediate.dense.weight.mul_(1e6)  # beyond fp16's 65,504
+    model.save_pretrained(tmp_path)
+    wild = EncoderSource(ModelSpec(str(tmp_path), "transformer", 32, 64), tokenizer, True, heard.append)
+    assert wild.settle_precision(CPU, "fp16") == "fp32"
+    assert heard == ["fp16 changes the vectors (lowest cosine nan); using fp32"]
+
+
+def test_compile_that_fails_costs_one_line(
+    tokenizer: HfTokenizer, golden: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 0)
+    monkeypatch.setattr("torch._dynamo.config.fail_on_recompile_limit_hit", True)
+    heard: list[str] = []
+    engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", compiled=True, notify=heard.append)
+    assert [line.split(" (")[0] for line in heard] == ["torch.compile failed"]
+    assert lowest_cosine(engine.embed_documents(TEXTS), golden) >= 0.99999
+
+
+def test_devices_and_precisions_that_are_not_there_are_told_in_one_line() -> None:
+    with pytest.raises(SettingsError, match="finds no device 'tpu'"):
+        choose_device("tpu")
+    with pytest.raises(SettingsError, match="PRECISION is 'int8'"):
+        choose_precision("int8", CPU)
+    with pytest.raises(SettingsError, match="only emulates"):
+        choose_precision("fp16", CPU)

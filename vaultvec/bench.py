@@ -1,0 +1,260 @@
+"""The benchmark: real chunks, warmed up, all ways in turn, medians; what each bottleneck costs, and what to change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vaultvec.ceiling import measure_ceiling
+from vaultvec.datatypes import Vectors
+from vaultvec.engines import SERVERS, create_engine
+from vaultvec.engines.base import Engine
+from vaultvec.engines.reference import load_reference
+from vaultvec.errors import ModelError, VaultError
+from vaultvec.extras import Trying, try_extras
+from vaultvec.models import ModelSpec
+from vaultvec.monitor import gpu_probe, usable_cpus
+from vaultvec.prices import measure_prices
+from vaultvec.reasons import explain
+from vaultvec.results import FIDELITY_GATE, Mix, Report, Row, Trial, machine_name
+from vaultvec.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
+from vaultvec.settings import Settings
+from vaultvec.surroundings import GUIDE_KEYS, Surroundings, measure_surroundings
+from vaultvec.tuning import Changes, Tuner, decide, guide_changes
+from vaultvec.ways import (
+    encode,
+    engine_baseline_ways,
+    fast,
+    literal_note,
+    padded_tokens,
+    reference_ways,
+    safe_count,
+)
+
+SHORT_SECONDS = 52.0  # of a short run; what is left of the minute is the report
+THOROUGH_SECONDS = 480.0
+LEAST_TEXTS = 24
+PART = 0.4  # of the texts go into trials and prices
+LEAST_PART = 12
+TRIED_TEXTS = 6  # embedded first, to know how many texts the time allows
+ENGINE_PASSES = 26  # over a part, in trials and prices, in two rounds
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured, and how it is told. `texts`: chunks of the vault in a seeded order, at least 2."""
+
+    settings: Settings
+    present: Mapping[str, Any]  # config.py's values
+    model: ModelSpec
+    texts: Sequence[str]
+    vault: Path | None = None  # for what surrounds the model: reading, chunking, storing
+    thorough: bool = False
+    int8: bool = False
+    seconds: float | None = None  # time limit; None: SHORT_SECONDS or THOROUGH_SECONDS
+    progress: Progress = lambda _label, _share: None
+    notify: Callable[[str], None] = lambda _line: None
+    engines: Callable[..., Engine] = create_engine
+    reference: Callable[[ModelSpec, str], Any] | None = load_reference
+
+    def build(self, settings: Settings) -> Engine:
+        """An engine for these settings."""
+        return self.engines(settings, self.model, self.settings.models_dir, self.notify)
+
+
+def run_benchmark(subject: Subject) -> Report:
+    """Measure everything. Raises VaultError for fewer than two texts, ModelError, EngineError."""
+    if len(subject.texts) < 2:
+        raise VaultError(
+            f"found {len(subject.texts)} chunks to measure, expected at least 2; choose a vault with notes"
+        )
+    with ExitStack() as stack:
+        return _Run(subject, stack).report()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """Texts a second, roughly, to plan with."""
+
+    engine: float
+    one: float
+    batch: float
+
+
+class _Run:
+    """One benchmark under way, phase by phase."""
+
+    def __init__(self, subject: Subject, stack: ExitStack) -> None:
+        self.subject = subject
+        self.began = time.perf_counter()
+        self.limit = subject.seconds or (THOROUGH_SECONDS if subject.thorough else SHORT_SECONDS)
+        self.rounds = 4 if subject.thorough else 2
+        self.gpu = gpu_probe()
+        self._tick("loading the model")
+        self.engine = subject.build(subject.settings)
+        stack.callback(self.engine.close)
+        self.stack = stack
+        self.lengths = [len(item) for item in encode(self.engine, subject.texts)]
+        self.literal = safe_count(max(self.lengths), self.engine.device)
+        self.slow_ways = self._baseline()
+
+    def report(self) -> Report:
+        """Plan, time the slow ways, tune, time present and best, price the bottlenecks, decide."""
+        subject, engine = self.subject, self.engine
+        rates = self._rates()
+        around = measure_surroundings(
+            subject.settings, engine.model, subject.vault, rounds=self.rounds, thorough=subject.thorough,
+            model_seconds=1 / rates.engine, tick=self._tick,
+        )  # fmt: skip
+        count = self._affordable(rates)
+        part = min(count, max(LEAST_PART, int(PART * count)))
+        texts, used = subject.texts[:count], self.lengths[:count]
+        slow = self._time([*self._noted(count), fast(engine, "now", "fast path")], texts, used)
+        truth = self._truth(slow, texts)
+        tuner, tuned, trials, budgets = self._tune(texts[:part], used[:part], truth)
+        guide = {k: v for k, v in guide_changes(subject.present, trials).items() if k not in around.hurts}
+        if around.workers and around.workers[1].better:
+            tuned["WORKERS"] = around.workers[0]
+        final = self._final(tuner, guide | tuned, texts, used)
+        ratio, low = compare(final["present"], final["best"]), cosines(truth, final["best"].vectors)[0]
+        tuned, guide = confirm(ratio, low, tuned, guide, int8=tuner.engine.precision == "int8")
+        prices = measure_prices(
+            engine, texts[:part], used[:part], self.literal, rounds=self.rounds, tick=self._tick, gpu=self.gpu
+        )
+        best = max((final["present"], final["best"]), key=lambda timing: timing.texts_per_second)
+        self._tick("measuring this machine's ceiling")
+        ceiling = measure_ceiling(tuner.engine, best.tokens_per_second, sum(used) / count)
+        extras = try_extras(self._trial_of(texts, truth, final["present"])) if subject.thorough else []
+        rows = [Row.of(timing, truth) for timing in [*list(slow.values())[:3], *final.values()]]
+        notes = explain(subject.settings, engine, self.lengths, around, ratio, guide | tuned)
+        int8 = tuner.engine.precision == "int8"
+        return Report(
+            made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cpus(),
+            model=engine.model.name, engine=engine.name, precision=engine.precision, device=engine.device,
+            thorough=subject.thorough, seconds=time.perf_counter() - self.began, present=dict(subject.present),
+            sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(prices),
+            trials=tuple(trials), gain=ratio.median if tuned or guide else 1.0, gain_spread=ratio.margin,
+            decisions=tuple(decide(subject.present, guide, tuned, trials, notes)), ceiling=ceiling,
+            time_shares=_time_shares(engine, final["present"], texts, used, around), budgets=budgets,
+            batch_sizes={1: rows[0].texts_per_second, min(32, count): rows[1].texts_per_second}
+            | {min(self.literal, count): rows[2].texts_per_second},
+            extras=tuple(extras), agreement=top_agreement(truth, final["best"].vectors) if int8 else None,
+        )  # fmt: skip
+
+    def _tick(self, label: str) -> None:
+        self.subject.progress(label, min(0.99, (time.perf_counter() - self.began) / self.limit))
+
+    def _time(self, ways: Sequence[Way], texts: Sequence[str], used: Sequence[int]) -> dict[str, Timing]:
+        return time_in_turn(ways, texts, sum(used), self.rounds, self._tick, self.gpu)
+
+    def _baseline(self) -> list[Way]:
+        """The slow tool's ways: sentence-transformers where it runs the model, else the same engine used like it."""
+        subject, engine = self.subject, self.engine
+        if subject.reference is not None and engine.model.kind == "transformer" and engine.name not in SERVERS:
+            self._tick("loading sentence-transformers")
+            try:
+                device = engine.device if engine.device in ("cuda", "mps") else "cpu"
+                reference = subject.reference(engine.model, device)
+                return reference_ways(reference, engine.model.document_prefix, self.literal)
+            except ModelError as error:
+                subject.notify(f"without sentence-transformers: {error}")
+        return engine_baseline_ways(engine, self.literal)
+
+    def _noted(self, count: int) -> list[Way]:
+        *others, large = self.slow_ways
+        note = literal_note(self.literal, count)
+        return [*others, replace(large, note=f"{large.note}, {note}")]
+
+    def _rates(self) -> _Rates:
+        """Warm every way up, then time each once on a few texts."""
+        tried = self.subject.texts[:TRIED_TEXTS]
+        ways = [fast(self.engine, "engine", "warming up"), *self.slow_ways[:2]]
+        for way in ways:
+            way.run(tried)
+            self._tick("warming up")
+        rates = []
+        for way in ways:
+            began = time.perf_counter()
+            way.run(tried)
+            rates.append(len(tried) / max(time.perf_counter() - began, 1e-6))
+        return _Rates(*rates)
+
+    def _affordable(self, rates: _Rates) -> int:
+        """How many texts the rest of the time allows, all ways and rounds counted."""
+        rest = self.limit - (time.perf_counter() - self.began)
+        each = self.rounds * (1 / rates.one + 2 / rates.batch + (3 + PART * ENGINE_PASSES / 2) / rates.engine)
+        return min(len(self.subject.texts), max(LEAST_TEXTS, int(rest / each)))
+
+    def _truth(self, slow: Mapping[str, Timing], texts: Sequence[str]) -> Vectors:
+        """fp32 vectors: sentence-transformers' own, else those of the same engine in fp32."""
+        engine = self.engine
+        if "sentence-transformers" in self.slow_ways[0].note or engine.precision == "fp32" or engine.name in SERVERS:
+            return slow["batch32"].vectors
+        full = self.subject.build(replace(self.subject.settings, precision="fp32"))
+        try:
+            return full.embed_documents(texts)
+        finally:
+            full.close()
+
+    def _tune(
+        self, texts: Sequence[str], used: Sequence[int], truth: Vectors
+    ) -> tuple[Tuner, Changes, list[Trial], dict[int, float]]:
+        subject = self.subject
+        tuner = Tuner(
+            subject.settings, subject.build, self.engine, texts, sum(used), truth, self.rounds, self._tick, self.gpu,
+            subject.thorough, subject.int8,
+        )  # fmt: skip
+        tuned, trials, budgets = tuner.search()
+        if tuner.engine is not self.engine:
+            self.stack.callback(tuner.engine.close)
+        return tuner, tuned, trials, budgets
+
+    def _final(self, tuner: Tuner, changes: Changes, texts: Sequence[str], used: Sequence[int]) -> dict[str, Timing]:
+        window = changes.get("EMBEDDING_BATCH_SIZE")
+        best = fast(
+            tuner.engine, "best", "fast path, best settings found", window=window, budget=tuner.budget,
+        )  # fmt: skip
+        best.run(texts[:TRIED_TEXTS])
+        return self._time([fast(self.engine, "present", "fast path, config.py as it is"), best], texts, used)
+
+    def _trial_of(self, texts: Sequence[str], truth: Vectors, present: Timing) -> Trying:
+        subject = self.subject
+        return Trying(subject.settings, self.engine, texts, truth, present, subject.engines, subject.notify, self._tick)
+
+
+def confirm(ratio: Ratio, low: float, tuned: Changes, guide: Changes, *, int8: bool) -> tuple[Changes, Changes]:
+    """What of the changes may be written after all were timed together against config.py as it is.
+
+    Slower, or with vectors below the gate: nothing that the engine reads. No faster beyond the noise: only the guide's.
+    """
+    if ratio.worse or (low < FIDELITY_GATE and not int8):
+        return {}, {key: value for key, value in guide.items() if key in GUIDE_KEYS}
+    return (tuned, guide) if ratio.better else ({k: v for k, v in tuned.items() if k == "WORKERS"}, guide)
+
+
+def _time_shares(
+    engine: Engine, present: Timing, texts: Sequence[str], used: Sequence[int], around: Surroundings
+) -> dict[str, float]:
+    """Seconds per 1,000 chunks: tokenising, the model on text and on padding, and what runs beside it."""
+    began = time.perf_counter()
+    encode(engine, texts)
+    tokenising = min(present.median_s, time.perf_counter() - began)
+    pads = engine.name == "openvino"  # the others pack the tokens without padding, or do it elsewhere
+    padded = padded_tokens(used, engine.token_budget, engine.window) if pads else sum(used)
+    model = present.median_s - tokenising
+    scale = 1000 / len(texts)
+    shares = {
+        "tokenising": tokenising * scale,
+        "model: text": model * sum(used) / padded * scale,
+        "model: padding": model * (padded - sum(used)) / padded * scale,
+    }
+    if around.chunks:
+        shares["beside the model: reading, chunking, storing"] = around.chunk_seconds * 1000
+    return shares

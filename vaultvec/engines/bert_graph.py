@@ -1,0 +1,145 @@
+"""The OpenVINO graph of a BERT or RoBERTa sentence encoder, built straight from its safetensors file.
+
+It spares a first run the 13 s that importing torch, transformers and sentence-transformers takes. The architecture is
+that of Devlin et al. 2019 (arXiv:1810.04805), post-norm; pooling is Reimers & Gurevych 2019 (arXiv:1908.10084).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaultvec.engines.openvino_runtime import openvino
+
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta")
+
+
+@dataclass(frozen=True, slots=True)
+class BertShape:
+    """What the graph needs of config.json."""
+
+    model_type: str
+    layers: int
+    heads: int
+    hidden: int
+    epsilon: float
+    pad_id: int
+    position_rows: int
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that the first token uses: RoBERTa keeps those up to its padding id to itself."""
+        return 0 if self.model_type == "bert" else self.pad_id + 1
+
+    @property
+    def positions(self) -> int:
+        """Tokens that the position table has rows for."""
+        return self.position_rows - self.first_position
+
+    @staticmethod
+    def read(config: dict[str, Any]) -> BertShape | None:
+        """None for a variant that this module does not build."""
+        plain = (
+            config.get("model_type") in MODEL_TYPES
+            and config.get("hidden_act") == "gelu"
+            and config.get("position_embedding_type", "absolute") == "absolute"
+            and not config.get("is_decoder", False)
+        )
+        if not plain:
+            return None
+        return BertShape(
+            config["model_type"], config["num_hidden_layers"], config["num_attention_heads"], config["hidden_size"],
+            config.get("layer_norm_eps", 1e-12), config.get("pad_token_id", 0) or 0,
+            config["max_position_embeddings"],
+        )  # fmt: skip
+
+
+class Weights:
+    """Tensors of a safetensors file by their name without the "bert." or "roberta." in front, as float32."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors.numpy import load_file
+
+        raw = load_file(path)
+        self._tensors = {name.removeprefix("bert.").removeprefix("roberta."): array for name, array in raw.items()}
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self._tensors[name], dtype=np.float32)
+
+    def node(self, name: str) -> Any:
+        """A tensor as a constant of the graph. (Arrays handed to an operation go through Python lists: 20x slower.)"""
+        return openvino().opset13.constant(self[name])
+
+
+def build_bert(shape: BertShape, weights: Weights, pooling: str) -> Any:
+    """openvino.Model: input_ids, attention_mask (n, t) int32 → unit rows (n, hidden) fp32; `pooling`: mean or cls."""
+    ov = openvino()
+    ops = ov.opset13
+    ids = ops.parameter(ov.PartialShape([-1, -1]), ov.Type.i32, name="input_ids")
+    mask = ops.parameter(ov.PartialShape([-1, -1]), ov.Type.i32, name="attention_mask")
+    for node in (ids, mask):
+        node.output(0).set_names({node.friendly_name})
+    real = ops.convert(mask, "f32")  # (n, t), 1 for a token, 0 for padding
+    bias = ops.multiply(ops.subtract(real, np.float32(1)), np.float32(1e9))  # 0 for a token, -1e9 for padding
+    bias = ops.unsqueeze(bias, np.array([1, 2]))  # (n, 1, 1, t)
+    x = _embed(ops, shape, weights, ids)  # (n, t, hidden)
+    for layer in range(shape.layers):
+        x = _layer(ops, shape, weights, f"encoder.layer.{layer}.", x, bias)
+    pooled = ops.gather(x, np.int64(0), np.int64(1)) if pooling == "cls" else mean_pool(ops, x, real)
+    return unit_rows(ov, pooled, [ids, mask])
+
+
+def mean_pool(ops: Any, tokens: Any, real: Any) -> Any:
+    """(n, t, h) and (n, t) → (n, h): the mean over real tokens."""
+    weighted = ops.squeeze(ops.matmul(ops.unsqueeze(real, np.int64(1)), tokens, False, False), np.int64(1))
+    count = ops.reduce_sum(real, np.int64(1), keep_dims=True)
+    return ops.divide(weighted, ops.maximum(count, np.float32(1e-9)))
+
+
+def unit_rows(ov: Any, vectors: Any, parameters: list[Any]) -> Any:
+    """The model that ends in `vectors` (n, h), brought to unit length."""
+    normed = ov.opset13.normalize_l2(vectors, np.array([1]), 1e-12, "max")
+    normed.output(0).set_names({"embeddings"})
+    return ov.Model([ov.opset13.result(normed)], parameters, "sentence-encoder")
+
+
+def _embed(ops: Any, shape: BertShape, weights: Weights, ids: Any) -> Any:
+    words = ops.gather(weights.node("embeddings.word_embeddings.weight"), ids, np.int64(0))
+    # Every token is of type 0, so its row joins the position table once and for all.
+    table = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+    length = ops.gather(ops.shape_of(ids), np.int64(1), np.int64(0))
+    rows = ops.range(np.int64(0), length, np.int64(1), "i64")
+    positions = ops.gather(ops.constant(table[shape.first_position :]), rows, np.int64(0))  # (t, hidden)
+    return _norm(ops, shape, weights, "embeddings.LayerNorm.", ops.add(words, positions))
+
+
+def _layer(ops: Any, shape: BertShape, weights: Weights, at: str, x: Any, bias: Any) -> Any:
+    query, key, value = (_heads(ops, shape, _linear(ops, weights, f"{at}attention.self.{part}.", x))
+                         for part in ("query", "key", "value"))  # fmt: skip
+    context = ops.scaled_dot_product_attention(query, key, value, bias)  # (n, heads, t, d)
+    context = ops.transpose(context, np.array([0, 2, 1, 3]))
+    context = ops.reshape(context, np.array([0, 0, shape.hidden]), True)
+    x = ops.add(_linear(ops, weights, at + "attention.output.dense.", context), x)
+    x = _norm(ops, shape, weights, at + "attention.output.LayerNorm.", x)
+    inner = ops.gelu(_linear(ops, weights, at + "intermediate.dense.", x), "erf")
+    inner = ops.add(_linear(ops, weights, at + "output.dense.", inner), x)
+    return _norm(ops, shape, weights, at + "output.LayerNorm.", inner)
+
+
+def _linear(ops: Any, weights: Weights, at: str, x: Any) -> Any:
+    return ops.add(ops.matmul(x, weights.node(at + "weight"), False, True), weights.node(at + "bias"))
+
+
+def _heads(ops: Any, shape: BertShape, x: Any) -> Any:
+    """(n, t, hidden) → (n, heads, t, d)."""
+    split = ops.reshape(x, np.array([0, 0, shape.heads, shape.hidden // shape.heads]), True)
+    return ops.transpose(split, np.array([0, 2, 1, 3]))
+
+
+def _norm(ops: Any, shape: BertShape, weights: Weights, at: str, x: Any) -> Any:
+    x = ops.mvn(x, ops.constant(np.array([-1])), True, shape.epsilon, "inside_sqrt")
+    return ops.add(ops.multiply(x, weights.node(at + "weight")), weights.node(at + "bias"))

@@ -1,0 +1,311 @@
+"""Any server with OpenAI's `/v1/embeddings`: text-embeddings-inference, vLLM, llama.cpp, LM Studio, infinity, OpenAI.
+
+The request and the answer: https://platform.openai.com/docs/api-reference/embeddings
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaultvec.datatypes import Batch, BatchResult
+from vaultvec.engines.server_engine import (
+    PROBE,
+    UNKNOWN_CONTEXT,
+    Address,
+    Notify,
+    Patience,
+    RequestRejected,
+    ServerBusy,
+    ServerEngine,
+    parse_address,
+)
+from vaultvec.engines.server_models import with_prefixes
+from vaultvec.errors import EngineError, ModelError, SettingsError
+from vaultvec.models import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+    from vaultvec.settings import Settings
+
+CONNECT_SECONDS = 10.0
+MAX_TEXTS = 32  # texts a request: what text-embeddings-inference takes unless told otherwise
+LONGEST_CONTEXT = 8192  # tokens; OpenAI's own limit, and more than a chunk ever needs
+STREAM_LEVELS = (1, 2, 4, 8)  # requests in flight that are tried, best kept
+ROUND_REQUESTS = 2  # requests for each stream and level while they are tried
+WORTHWHILE = 1.1  # a level must be this much faster than the one before
+
+
+class OpenAIEngine(ServerEngine):
+    """A model behind an OpenAI-compatible address. The key lives in the HTTP client's headers and nowhere else."""
+
+    name = "openai"
+    setting = "OPENAI_URL"
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        address: Address,
+        client: httpx.Client,
+        *,
+        window: int,
+        patience: Patience,
+        notify: Notify,
+    ) -> None:
+        super().__init__(model, address, window=window, max_texts=MAX_TEXTS, patience=patience, notify=notify)
+        self._client = client
+        self._encoding = "base64"  # half the bytes of decimal numbers, and no parsing; "float" where it is refused
+        self._encoding_known = False
+        self._tuned = False
+
+    @classmethod
+    def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify) -> OpenAIEngine:
+        """`connect` with the address from config.py and the key from the environment; `models_dir` stays empty."""
+        del models_dir
+        key, window = settings.openai_api_key, settings.embedding_batch_size
+        return cls.connect(model, settings.openai_url, key, window=window, notify=notify)
+
+    @classmethod
+    def connect(
+        cls,
+        model: ModelSpec,
+        url: str,
+        api_key: str | None,
+        *,
+        window: int,
+        notify: Notify,
+        patience: Patience | None = None,
+    ) -> OpenAIEngine:
+        """Say where the texts go, then ask the server for its limits and the length of a vector.
+
+        Raises SettingsError (address, key), EngineError (no answer), ModelError (not served): one line.
+        """
+        address = parse_address(url, cls.setting)
+        client = _client(address, api_key)
+        notify(_departure(address))
+        spec = replace(with_prefixes(model), kind="server", sha256="", dim=0)
+        engine = cls(spec, address, client, window=window, patience=patience or Patience(), notify=notify)
+        try:
+            engine._read_facts()
+        except BaseException:
+            client.close()
+            raise
+        return engine
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def embed_batches(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:
+        """As every engine; the first batches try 1, 2, 4, 8 requests in flight and keep the fastest."""
+        iterator = iter(batches)
+        best = 0.0
+        while not self._tuned:
+            level = STREAM_LEVELS[0] if not best else STREAM_LEVELS[STREAM_LEVELS.index(self.streams) + 1]
+            trial = list(islice(iterator, ROUND_REQUESTS * level))
+            if len(trial) < ROUND_REQUESTS * level:  # too few left to judge a level by
+                yield from super().embed_batches(trial)
+                return
+            previous, self.streams = self.streams, level
+            started = time.monotonic()
+            results = list(super().embed_batches(trial))  # whole, so that the caller's own work is not timed
+            speed = sum(len(item.text) for batch in trial for item in batch.items) / (time.monotonic() - started)
+            self._tuned = level == STREAM_LEVELS[-1] or speed < WORTHWHILE * best
+            if speed < WORTHWHILE * best:
+                self.streams = previous
+            best = max(best, speed)
+            yield from results
+        yield from super().embed_batches(iterator)
+
+    def _read_facts(self) -> None:
+        """Context and digest where the server tells them; the length of a vector by a test."""
+        listed = self._get(f"{self.device}/models", first=True)
+        entries = listed.get("data") if isinstance(listed, dict) else None
+        entry = _entry(entries, self.model.name)
+        info = self._get(f"{self.device.removesuffix('/v1')}/info")  # text-embeddings-inference
+        info = info if isinstance(info, dict) else {}
+        meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}  # llama.cpp
+        told = (info.get("max_input_length"), entry.get("max_model_len"), (meta or {}).get("n_ctx_train"))
+        context = (
+            next((value for value in told if isinstance(value, int) and value > 0), 0)
+            or self.model.max_tokens
+            or UNKNOWN_CONTEXT
+        )
+        limit = info.get("max_client_batch_size")
+        self.max_texts = min(MAX_TEXTS, limit) if isinstance(limit, int) and limit > 0 else MAX_TEXTS
+        self.model = replace(
+            self.model, revision=f"openai:{info.get('model_sha') or ''}", max_tokens=min(context, LONGEST_CONTEXT)
+        )
+        try:
+            dim = int(self._try([PROBE], retries=self.patience.retries).shape[1])
+        except (ServerBusy, RequestRejected) as error:
+            raise EngineError(
+                f"the server at {self.device} does not embed with {self.model.name} ({error}); "
+                "check OPENAI_URL and EMBEDDING_MODEL in config.py, then the server's log"
+            ) from None
+        self.model = replace(self.model, dim=dim)
+
+    def _get(self, url: str, first: bool = False) -> Any:
+        """JSON of an address that not every server has, or None. `first`: no server at all is an error."""
+        import httpx
+
+        try:
+            response = self._client.get(url, timeout=CONNECT_SECONDS)
+        except httpx.HTTPError as error:
+            if not first:
+                return None
+            raise EngineError(
+                f"no server answers at {self.device} ({self._public(str(error))}); start it, "
+                "or set OPENAI_URL in config.py, expected something like http://127.0.0.1:8080/v1"
+            ) from None
+        if response.status_code in (401, 403):
+            raise self._no_access(response.status_code)
+        try:
+            return _json(response) if response.status_code == 200 else None
+        except RequestRejected:  # a web page: some servers show one at every address they do not know
+            return None
+
+    def _ask(self, texts: Sequence[str], timeout: float) -> Any:
+        try:
+            rows = self._post(texts, timeout)
+        except RequestRejected:
+            if self._encoding_known or self._encoding == "float":
+                raise
+            self._encoding = "float"  # an older server may refuse base64; if it refuses this too, it is the texts
+            try:
+                rows = self._post(texts, timeout)
+            except RequestRejected:
+                self._encoding = "base64"
+                raise
+        self._encoding_known = True
+        return rows
+
+    def _post(self, texts: Sequence[str], timeout: float) -> Any:
+        import httpx
+
+        body = {"model": self.model.name, "input": list(texts), "encoding_format": self._encoding}
+        try:
+            limit = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
+            response = self._client.post(f"{self.device}/embeddings", json=body, timeout=limit)
+        except httpx.TimeoutException:
+            raise ServerBusy(f"no answer within {timeout:.0f} s", timed_out=True) from None
+        except httpx.HTTPError as error:
+            raise ServerBusy(f"the connection failed: {self._public(str(error))}") from None
+        if response.status_code != 200:
+            raise self._refusal(response)
+        return _rows(_json(response), len(texts))
+
+    def _refusal(self, response: httpx.Response) -> Exception:
+        status = response.status_code
+        text = self._public(_message(response))
+        if status in (401, 403):
+            return self._no_access(status)
+        if status == 404 and "model" in text.lower():
+            return ModelError(
+                f"the server at {self.device} does not serve {self.model.name} ({text}); "
+                f"set EMBEDDING_MODEL in config.py to a model it serves: see {self.device}/models"
+            )
+        if status == 404 or 300 <= status < 400:
+            return EngineError(
+                f"{self.device}/embeddings is not there ({status}); set OPENAI_URL in config.py, "
+                "expected an address that ends in /v1"
+            )
+        if status in (408, 409, 425, 429) or status >= 500:
+            return ServerBusy(f"{status}: {text}", wait=_retry_after(response))
+        return RequestRejected(f"{status}: {text}")
+
+    def _no_access(self, status: int) -> EngineError:
+        return EngineError(
+            f"the server at {self.device} refuses access ({status}); set the environment variable OPENAI_API_KEY "
+            "to a key that it accepts"
+        )
+
+    def _public(self, text: str) -> str:
+        """Text of the server without the key, which some servers repeat in their errors."""
+        key = self._client.headers.get("authorization", "").removeprefix("Bearer ")
+        return " ".join((text.replace(key, "(key)") if key else text).split())[:200]
+
+
+def _client(address: Address, api_key: str | None) -> httpx.Client:
+    """A client that follows no redirect and, on this machine, no proxy: texts go to the named address only."""
+    try:
+        import httpx
+    except ImportError:
+        raise EngineError('ENGINE = "openai" needs an HTTP client; run: pip install httpx') from None
+    key = (api_key or "").strip()
+    if not key.isascii() or any(not c.isprintable() or c.isspace() for c in key):
+        raise SettingsError("OPENAI_API_KEY holds characters that no key has; set it again, without quotes or spaces")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(headers=headers, follow_redirects=False, trust_env=not address.local, verify=address.encrypted)
+
+
+def _departure(address: Address) -> str:
+    """The line that says where note texts go."""
+    if address.local:
+        return f"note texts will leave this process: they go to {address.url}, on this machine"
+    clear = "" if address.encrypted else ", unencrypted"
+    return f"note texts will leave this machine: they go to {address.url}{clear}"
+
+
+def _entry(entries: Any, name: str) -> dict[str, Any]:
+    """The row of /v1/models for this model; {} when there is none."""
+    rows = [row for row in entries if isinstance(row, dict)] if isinstance(entries, list) else []
+    return next((row for row in rows if row.get("id") == name), {})
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        raise RequestRejected("the answer is not JSON") from None
+
+
+def _message(response: httpx.Response) -> str:
+    """The server's own words: OpenAI's {"error": {"message"}}, vLLM's {"message"}, TEI's {"error"}, or plain text."""
+    try:
+        said = response.json()
+    except ValueError:
+        return response.text
+    for key in ("error", "message", "detail"):
+        said = said[key] if isinstance(said, dict) and key in said else said
+    return str(said)
+
+
+def _rows(answer: Any, count: int) -> list[Any]:
+    """Rows in the order of the texts; base64 is float32, little-endian."""
+    try:
+        data = answer["data"]
+        order = [int(row.get("index", i)) for i, row in enumerate(data)]
+        rows = {i: _decoded(row["embedding"]) for i, row in zip(order, data, strict=True)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise RequestRejected("the answer is not what /v1/embeddings sends") from None
+    if sorted(order) != list(range(count)):
+        raise RequestRejected(f"the server returned {len(order)} vectors for {count} texts")
+    return [rows[i] for i in range(count)]
+
+
+def _decoded(embedding: Any) -> Any:
+    return np.frombuffer(base64.b64decode(embedding), dtype="<f4") if isinstance(embedding, str) else embedding
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds that Retry-After asks for, given as a number or a date; None without one."""
+    value = response.headers.get("retry-after", "")
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,249 @@
+"""A model made ready once: its tokenizer, its facts and, for OpenVINO, its graph, kept in a folder of the data folder.
+
+    models_dir/<slug>-<digest>/     tokenizer.json, prepared.json
+                     └── openvino/  model.xml, model.bin, checks.json, cache/
+
+Each of the two folders is filled under a temporary name and renamed when it is whole: a preparation that is killed
+leaves nothing half-made, and of two at once one wins. Bundled models and plain BERT folders are read directly; all
+others go through sentence-transformers, in a process of their own that takes its gigabytes with it when it ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vaultvec.engines.bert_graph import Weights, build_bert
+from vaultvec.engines.recipe import Recipe, read_recipe
+from vaultvec.errors import ModelError
+from vaultvec.models import L6, ModelSpec, resolve, verify_weights, weights_path
+
+Notify = Callable[[str], None]
+FORMAT = 1  # raised when prepared folders of an earlier version can no longer be used
+WEIGHT_FILES = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared model. `graph` is there only after `prepare_graph`."""
+
+    folder: Path
+    spec: ModelSpec  # dim, max_tokens and revision filled in
+    pad_id: int
+
+    @property
+    def tokenizer(self) -> Path:
+        """The model's tokenizer.json."""
+        return self.folder / "tokenizer.json"
+
+    @property
+    def graph(self) -> Path:
+        """OpenVINO's model.xml: input_ids, attention_mask (n, t) → unit rows (n, dim)."""
+        return self.folder / "openvino" / "model.xml"
+
+
+def prepare_facts(model: ModelSpec, models_dir: Path, notify: Notify | None = None) -> Prepared:
+    """Tokenizer and facts of a model, prepared if they are not yet. Raises ModelError when it cannot be had."""
+    return _prepare(model, models_dir, notify, graph=False)
+
+
+def prepare_graph(model: ModelSpec, models_dir: Path, notify: Notify | None = None) -> Prepared:
+    """Tokenizer, facts and OpenVINO graph of a model. Raises ModelError when it cannot be had."""
+    return _prepare(model, models_dir, notify, graph=True)
+
+
+def _prepare(model: ModelSpec, models_dir: Path, notify: Notify | None, *, graph: bool) -> Prepared:
+    folder = models_dir / f"{model.slug}-{_digest(model)}"
+    ready = (folder / "prepared.json").is_file()
+    if ready and (not graph or (folder / "openvino" / "model.xml").is_file()):
+        return _read(folder)
+    if notify:
+        notify(f"preparing {model.name}, once")
+    write = _writer(model)
+    if ready:
+        build_once(folder / "openvino", lambda target: _graph_only(write, target))
+    else:
+        build_once(folder, lambda target: write(target, graph))
+        if graph and not (folder / "openvino" / "model.xml").is_file():  # another process wrote the facts alone
+            build_once(folder / "openvino", lambda target: _graph_only(write, target))
+    return _read(folder)
+
+
+def _read(folder: Path) -> Prepared:
+    path = folder / "prepared.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return Prepared(folder, spec_from(stored["spec"]), int(stored["pad_id"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); delete the folder {folder} and try again") from error
+
+
+def _digest(model: ModelSpec) -> str:
+    """Key of a prepared folder: what was asked for and, for a folder, the state of its weight files."""
+    parts = [str(FORMAT), repr(replace(model, remark="", size_mb=0))]
+    local = local_folder(model)
+    if local is not None:
+        parts.append(str(local.resolve()))
+        parts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in weight_files(local)]
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def local_folder(model: ModelSpec) -> Path | None:
+    """The folder of a model that is on this machine, bundled or the user's own; None for a name of a hub."""
+    if model.package:
+        return weights_path(model).parent
+    folder = Path(model.name).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Of all the modules: a Dense layer keeps its weights in a folder below."""
+    return sorted(path for pattern in WEIGHT_FILES for path in folder.rglob(pattern))
+
+
+def build_once(target: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a temporary folder beside `target` and rename it; if another process was first, its folder stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clear_abandoned(target.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}-", suffix=".tmp", dir=target.parent))
+    try:
+        fill(temporary)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not any(target.glob("*.json")):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """Remove what preparations left whose process is gone."""
+    import psutil
+
+    for path in parent.glob(".*-*.tmp"):
+        pid = path.name[1:].split("-", 1)[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _graph_only(write: Callable[[Path, bool], None], target: Path) -> None:
+    write(target, True)
+    for path in (target / "openvino").iterdir():
+        path.rename(target / path.name)
+    (target / "openvino").rmdir()
+    for name in ("tokenizer.json", "prepared.json"):
+        (target / name).unlink()
+
+
+def _writer(model: ModelSpec) -> Callable[[Path, bool], None]:
+    """The cheapest way that can prepare the model, as a function of (folder, with the graph?)."""
+    if model.kind == "onnx":
+        return lambda target, graph: _write_onnx(model, target, graph)
+    if model.kind != "transformer":
+        raise ModelError(f"{model.name} is of kind {model.kind!r}, which needs no preparation")
+    folder = local_folder(model)
+    recipe = read_recipe(folder) if folder is not None else None
+    if folder is not None and recipe is not None:
+        return lambda target, graph: _write_bert(model, folder, recipe, target, graph)
+    return lambda target, graph: _write_elsewhere(model, target, graph)
+
+
+def _write_bert(model: ModelSpec, folder: Path, recipe: Recipe, target: Path, graph: bool) -> None:
+    verify_weights(model)
+    spec = complete(model, recipe.shape.hidden, recipe.max_tokens, recipe.pooling, recipe.prompts)
+    weights = folder / "model.safetensors"
+    write_facts(target, spec.with_revision(model.sha256 or file_digest(weights)), recipe.shape.pad_id)
+    shutil.copyfile(folder / "tokenizer.json", target / "tokenizer.json")
+    if graph:
+        try:
+            built = build_bert(recipe.shape, Weights(weights), recipe.pooling)
+        except KeyError as error:
+            raise ModelError(f"{weights} has no tensor {error}; get the model again") from error
+        _save_graph(built, target)
+
+
+def _write_onnx(model: ModelSpec, target: Path, graph: bool) -> None:
+    verify_weights(model)
+    write_facts(target, complete(model, model.dim, model.max_tokens, model.pooling, {}).with_revision(model.sha256), 0)
+    shutil.copyfile(weights_path(resolve(L6)).parent / "tokenizer.json", target / "tokenizer.json")
+    if graph:
+        from vaultvec.engines.convert import sentence_graph_of_onnx
+
+        _save_graph(sentence_graph_of_onnx(weights_path(model)), target)
+
+
+def _save_graph(graph: Any, target: Path) -> None:
+    from vaultvec.engines.openvino_runtime import save_model
+
+    (target / "openvino").mkdir()
+    save_model(graph, target / "openvino" / "model.xml")
+    (target / "openvino" / "checks.json").write_text("{}", encoding="utf-8")
+
+
+def _write_elsewhere(model: ModelSpec, target: Path, graph: bool) -> None:
+    """sentence-transformers in a process of its own: it imports 1 GB of libraries and holds the weights twice."""
+    request = json.dumps({"spec": asdict(model), "target": str(target), "graph": graph})
+    source = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "vaultvec.engines.convert"],
+        input=request, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+    )  # fmt: skip
+    if done.returncode == 0:
+        return
+    if done.stdout.startswith("ModelError: "):
+        raise ModelError(done.stdout.removeprefix("ModelError: ").strip())
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    reason = lines[-1][:200] if lines else f"exit code {done.returncode}"
+    raise ModelError(f"{model.name} could not be converted ({reason}); set ENGINE to torch, or EMBEDDING_MODEL to {L6}")
+
+
+def complete(model: ModelSpec, dim: int, max_tokens: int, pooling: str, prompts: dict[str, str]) -> ModelSpec:
+    """The spec with what loading told; what the catalogue's row says of limits and prefixes stands."""
+    prefixed = bool(model.query_prefix or model.document_prefix)
+    document = prompts.get("document") or prompts.get("passage") or prompts.get("corpus") or ""
+    return replace(
+        model, dim=dim, max_tokens=model.max_tokens or max_tokens, pooling=pooling,
+        query_prefix=model.query_prefix if prefixed else prompts.get("query") or "",
+        document_prefix=model.document_prefix if prefixed else document,
+    )  # fmt: skip
+
+
+def write_facts(target: Path, spec: ModelSpec, pad_id: int) -> None:
+    """prepared.json: the spec as it was completed, and the id that pads a batch."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("openvino", "tokenizers", "sentence-transformers", "torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    facts = {"format": FORMAT, "spec": asdict(spec), "pad_id": pad_id, "versions": versions}
+    (target / "prepared.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def spec_from(stored: dict[str, Any]) -> ModelSpec:
+    """The inverse of `asdict`, after a trip through JSON. Raises TypeError for a key that is none of a spec's."""
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    return ModelSpec(**values)
+
+
+def file_digest(*paths: Path) -> str:
+    """sha256 over the content of files, in order."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

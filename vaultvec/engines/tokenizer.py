@@ -1,0 +1,127 @@
+"""The model's own tokenizer.json, read by the `tokenizers` library: no torch, no transformers, 40 ms to import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaultvec.datatypes import TokenIds
+from vaultvec.errors import ModelError
+
+# A text longer than this many characters for each token wanted is first tried by its head alone: a note of 2 MB
+# that will be cut at 256 tokens need not be tokenised to its end. English has about 4.5 characters a token.
+HEAD_CHARACTERS_PER_TOKEN = 32
+# A head is believed when it has this many tokens more than wanted: the word its end cuts through is then not in use.
+SPARE_TOKENS = 128
+# Texts tokenised at a time: the library keeps offsets and masks of all of them until they are turned into arrays.
+TOKENIZE_BATCH = 512
+_PROBE = ("Notes link to other notes", "one two", "three.", "a b")
+
+
+class HfTokenizer:
+    """A tokenizer.json without truncation and padding. Thread-safe; ids are int32."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tokenizer = _load(path)
+        self._prefix, self._suffix = self._find_specials()
+        self._joinable = self._probe_joinable()
+
+    def __reduce__(self) -> tuple[type[HfTokenizer], tuple[Path]]:
+        """Travels to another process as its path."""
+        return HfTokenizer, (self.path,)
+
+    @property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """Special tokens before a text, such as [CLS]."""
+        return self._prefix
+
+    @property
+    def suffix_ids(self) -> tuple[int, ...]:
+        """Special tokens after a text, such as [SEP]."""
+        return self._suffix
+
+    @property
+    def joinable(self) -> bool:
+        """True if pieces joined by white space tokenise to the joined pieces' ids (WordPiece, Unigram)."""
+        return self._joinable
+
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
+        """Token ids of each text with special tokens, cut to `max_tokens` (specials included) when given."""
+        if max_tokens is None:
+            return [self._dress(row) for row in self.encode_plain(texts)]
+        room = max(0, max_tokens - len(self._prefix) - len(self._suffix))
+        heads = [_head(text, room * HEAD_CHARACTERS_PER_TOKEN) for text in texts]
+        rows = self.encode_plain(heads)
+        short = [i for i, row in enumerate(rows) if len(heads[i]) < len(texts[i]) and len(row) < room + SPARE_TOKENS]
+        for i, row in zip(short, self.encode_plain([texts[i] for i in short]), strict=True):
+            rows[i] = row
+        return [self._dress(row[:room]) for row in rows]
+
+    def encode_plain(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids of each text without special tokens, never cut."""
+        rows: list[TokenIds] = []
+        for start in range(0, len(texts), TOKENIZE_BATCH):
+            batch = [_readable(text) for text in texts[start : start + TOKENIZE_BATCH]]
+            for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+                rows.append(np.array(encoding.ids, dtype=np.int32))
+        return rows
+
+    def _dress(self, row: TokenIds) -> TokenIds:
+        return np.array([*self._prefix, *row, *self._suffix], dtype=np.int32)
+
+    def _find_specials(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the post-processor puts around a text: found by looking for the plain ids among the dressed ones."""
+        plain = self._tokenizer.encode(_PROBE[0], add_special_tokens=False).ids
+        dressed = self._tokenizer.encode(_PROBE[0], add_special_tokens=True).ids
+        for start in range(len(dressed) - len(plain) + 1):
+            if plain and dressed[start : start + len(plain)] == plain:
+                return tuple(dressed[:start]), tuple(dressed[start + len(plain) :])
+        raise ModelError(f"{self.path} does not keep a text together between its special tokens; choose another model")
+
+    def _probe_joinable(self) -> bool:
+        pieces = self.encode_plain(_PROBE)
+        return all(
+            np.array_equal(self.encode_plain([separator.join(_PROBE)])[0], np.concatenate(pieces))
+            for separator in (" ", "\n", "\n\n")
+        )
+
+
+def _load(path: Path) -> Any:
+    # "true" said aloud keeps the library from printing a warning in every forked child, where its threads are gone.
+    if os.environ.setdefault("TOKENIZERS_PARALLELISM", "true") == "true" and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_single_thread)
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{path} is no tokenizer.json that can be read ({error}); get the model again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _single_thread() -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _head(text: str, characters: int) -> str:
+    """The start of a long text, ending where a word ends if there is any white space."""
+    if len(text) <= characters:
+        return text
+    cut = max(text.rfind(" ", 0, characters), text.rfind("\n", 0, characters))
+    return text[: cut if cut > 0 else characters]
+
+
+def _readable(text: str) -> str:
+    """Lone surrogates (broken file names, broken emoji) cannot cross into the library; they become U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

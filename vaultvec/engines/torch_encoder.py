@@ -1,0 +1,104 @@
+"""Which forward a model gets on which device and in which precision, and whether that precision may stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from vaultvec.datatypes import TokenIds
+from vaultvec.engines.base import Tokenizer
+from vaultvec.engines.reference import load_reference, reference_source
+from vaultvec.engines.torch_device import dtype_of
+from vaultvec.engines.torch_packed import PackedEncoder
+from vaultvec.engines.torch_padded import PaddedEncoder
+from vaultvec.engines.torch_weights import Weights, read_folder, read_loaded
+from vaultvec.models import ModelSpec
+
+LOWEST_COSINE = 0.999  # of half precision to fp32, or fp32 it is
+CHECK_TEXTS = (
+    "Zettelkasten",
+    "The index keeps a vector for each chunk, keyed by the hash of its text.",
+    "옵시디언 보관함의 노트를 의미로 검색한다.",
+    "- [ ] call the bank\n- [x] order paper\n- [ ] 2024-03-01 17:45, room 3.14",
+    "def embed(texts):\n    return model.encode(texts, batch_size=32)  # slow",
+    "Notes link to other notes, and what they have in common shows only later. " * 12,
+)
+
+
+class Encoder(Protocol):
+    """Token ids → unit vectors on a device; on CUDA they are queued, not awaited."""
+
+    compiled: bool  # may be switched off, never on
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory that a token of a batch takes while it is in the model."""
+        ...
+
+    def encode(self, rows: Sequence[TokenIds]) -> torch.Tensor:
+        """(len(rows), dim) float32."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncoderSource:
+    """How to make one model's encoder, as often as it takes."""
+
+    model: ModelSpec
+    tokenizer: Tokenizer
+    packed: bool
+    notify: Callable[[str], None]
+
+    def open(self, device: torch.device, precision: str, *, compiled: bool = False) -> Encoder:
+        """Read the weights and put them on the device. Raises ModelError when they cannot be had."""
+        weights = self._read_packed() if self.packed else None
+        if weights is None:
+            return PaddedEncoder(load_reference(self.model), device, dtype_of(precision))
+        return PackedEncoder(weights, device, dtype_of(precision), compiled=compiled)
+
+    def settle_precision(self, device: torch.device, precision: str) -> str:
+        """`precision` if its vectors agree with fp32's on a few texts, else "fp32"."""
+        if precision == "fp32":
+            return precision
+        rows = self._check_rows()
+        exact = self.open(device, "fp32").encode(rows).cpu()
+        half = self.open(device, precision).encode(rows).cpu()
+        lowest = float((exact * half).sum(1).min())
+        if lowest >= LOWEST_COSINE:
+            return precision
+        self.notify(f"{precision} changes the vectors (lowest cosine {lowest:.4f}); using fp32")
+        return "fp32"
+
+    def open_compiled(self, device: torch.device, precision: str) -> Encoder:
+        """An encoder through torch.compile, compiled now, so that a failure shows now and costs one line."""
+        encoder = self.open(device, precision, compiled=True)
+        if not encoder.compiled:
+            self.notify("torch.compile is for packed tokens; this model runs padded and uncompiled")
+            return encoder
+        rows = self._check_rows()
+        try:
+            for some in (rows[:2], rows):
+                encoder.encode(some).cpu()
+        except Exception as error:  # a missing compiler, driver or kernel: each has its own class
+            self.notify(f"torch.compile failed ({first_line(error)}); going on without it")
+            encoder.compiled = False
+        return encoder
+
+    def _check_rows(self) -> list[TokenIds]:
+        return self.tokenizer.encode(CHECK_TEXTS, self.model.max_tokens)
+
+    def _read_packed(self) -> Weights | None:
+        """The weights for the packed forward, without sentence-transformers where the model is a folder."""
+        folder = Path(reference_source(self.model))
+        found = read_folder(folder, self.model.pooling) if folder.is_dir() else None
+        return found or read_loaded(load_reference(self.model))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of bearable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:160].rstrip(".")

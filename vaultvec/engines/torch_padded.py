@@ -1,0 +1,59 @@
+"""Any sentence-transformers model in padded batches: for architectures that the packed forward does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaultvec.datatypes import TokenIds
+
+
+class PaddedEncoder:
+    """Token ids → unit vectors through the modules of a SentenceTransformer; what follows the transformer is fp32."""
+
+    compiled = False
+
+    def __init__(self, reference: Any, device: torch.device, dtype: torch.dtype) -> None:
+        modules = list(reference)
+        self.device = device
+        self._backbone = modules[0].to(device=device, dtype=dtype).eval()
+        self._head = [module.to(device=device, dtype=torch.float32).eval() for module in modules[1:]]
+        self._pad_id = int(getattr(reference.tokenizer, "pad_token_id", None) or 0)
+        self._types = "token_type_ids" in reference.tokenizer.model_input_names
+        config = modules[0].auto_model.config
+        hidden = int(getattr(config, "hidden_size", 0) or 1024)
+        # The products of a layer, its inner rows four times as wide, and the padded attention weights beside them.
+        self.bytes_per_token = 24 * hidden * dtype.itemsize
+
+    def encode(self, rows: Sequence[TokenIds]) -> Tensor:
+        """Unit vectors (len(rows), dim) float32 on the device."""
+        width = max(len(row) for row in rows)
+        ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        with torch.inference_mode():
+            inputs = {"input_ids": self._send(ids), "attention_mask": self._send(mask)}
+            if self._types:
+                inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+            features = self._backbone(inputs)
+            features = {name: _widened(value) for name, value in features.items()}
+            for module in self._head:
+                features = module(features)
+            return torch.nn.functional.normalize(features["sentence_embedding"].float())
+
+    def _send(self, array: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        host = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            host = host.pin_memory()
+        return host.to(self.device, non_blocking=True)
+
+
+def _widened(value: Any) -> Any:
+    """Half precision ends where pooling begins."""
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value

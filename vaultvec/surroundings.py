@@ -1,0 +1,127 @@
+"""What stands around the model: the whole pipeline run with an engine that costs nothing, so that the rest is seen.
+
+It prices the settings that the model never notices: Chroma's batch size, the worker processes, the checks after a run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.datatypes import Batch, Vectors
+from vaultvec.engines import load_tokenizer
+from vaultvec.engines.base import Engine
+from vaultvec.errors import VaultvecError
+from vaultvec.models import ModelSpec
+from vaultvec.monitor import usable_cpus
+from vaultvec.rounds import Ratio, ratio_of
+from vaultvec.settings import Settings
+
+SHORT_NOTES = 60
+MORE_NOTES = 1000
+# The guide's keys that the pipeline reads and the engine does not.
+GUIDE_KEYS = ("BATCH_SIZE", "MEMORY_CHECK_INTERVAL", "FAST_MODE")
+
+
+class EmptyEngine(Engine):
+    """An engine without a model: a vector is drawn from the text's token ids."""
+
+    name = "none"
+    device = "cpu"
+    precision = "fp32"
+
+    def _forward(self, batch: Batch) -> Vectors:
+        rows = np.empty((len(batch.items), self.dim), dtype=np.float32)
+        for row, item in zip(rows, batch.items, strict=True):
+            row[:] = np.random.default_rng(np.abs(item.token_ids)).standard_normal(self.dim, dtype=np.float32)
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Reading, chunking and storing, without the model. Empty when it could not be measured, then `why` tells."""
+
+    notes: int = 0
+    chunks: int = 0
+    chunk_seconds: float = 0.0  # of one chunk, with config.py as it is
+    guide: Ratio | None = None  # how many times faster with the guide's values of GUIDE_KEYS
+    workers: tuple[Any, Ratio] | None = None  # another number of worker processes, and how many times faster
+    why: str = ""
+
+    @property
+    def hurts(self) -> frozenset[str]:
+        """The guide's keys that made it slower."""
+        return frozenset(GUIDE_KEYS) if self.guide is not None and self.guide.worse else frozenset()
+
+
+def measure_surroundings(
+    settings: Settings,
+    model: ModelSpec,
+    vault: Path | None,
+    *,
+    rounds: int,
+    thorough: bool,
+    model_seconds: float,
+    tick: Callable[[str], None],
+) -> Surroundings:
+    """Time the pipeline around the model. `model_seconds`: what the model takes for a chunk, to compare with."""
+    if vault is None or not model.package:
+        return Surroundings(
+            why="not measured: " + ("no vault was given" if vault is None else "the model is not bundled")
+        )
+    limit = MORE_NOTES if thorough else SHORT_NOTES
+    variants: dict[str, Settings] = {
+        "present": settings,
+        "guide": _changed(settings, {key: GUIDE_VALUES[key] for key in GUIDE_KEYS}),
+    }
+    other = "auto" if settings.workers is not None else usable_cpus() // 2
+    if settings.workers is not None or (usable_cpus() >= 4 and thorough):
+        variants["workers"] = _changed(settings, {"WORKERS": other})
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    notes = chunks = 0
+    try:
+        for number in range(rounds + 1):  # the first round imports and warms
+            for name in variants if number % 2 else reversed(variants):
+                taken, notes, chunks = _run(variants[name], model, vault, limit if number else 2)
+                if number:
+                    seconds[name].append(taken)
+                tick("reading, chunking, storing")
+    except VaultvecError as error:
+        return Surroundings(why=f"not measured: {error}")
+    if not chunks:
+        return Surroundings(why="not measured: these notes hold no text")
+    base = seconds["present"]
+    each = sorted(base)[len(base) // 2] / chunks
+    tried = (other, ratio_of(base, seconds["workers"])) if "workers" in seconds else None
+    if tried and settings.workers is None and each < model_seconds / 2:
+        tried = None  # it hides behind the model as it is
+    return Surroundings(notes, chunks, each, ratio_of(base, seconds["guide"]), tried)
+
+
+def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    return replace(settings, **{key.lower(): KEYS[key].check.convert(value) for key, value in changes.items()})
+
+
+def _run(settings: Settings, model: ModelSpec, vault: Path, limit: int) -> tuple[float, int, int]:
+    """Seconds, notes and chunks of a new index in a folder that is thrown away."""
+    from vaultvec.pipeline import Hooks, index_vault
+
+    tokenizer = load_tokenizer(model, settings.models_dir)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+
+    def build(wanted: Settings, spec: ModelSpec, *_: Any) -> Engine:
+        own = tokenizer if spec.name == model.name else load_tokenizer(spec, settings.models_dir)
+        return EmptyEngine(spec, own, token_budget=65_536, window=wanted.embedding_batch_size)
+
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=settings.data_dir, ignore_cleanup_errors=True) as folder:
+        began = time.perf_counter()
+        there = replace(settings, data_dir=Path(folder), embedding_model=model.name)
+        done = index_vault(there, vault, limit=limit, hooks=Hooks(engines=build))
+        return time.perf_counter() - began, done.notes_indexed, done.chunks_total

