@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vaultvec.datatypes import IndexReport, SearchResult
+from vaultvec.phases import Step
 from vaultvec.pipeline import Progress as Moment
 from vaultvec.session import Status
 
@@ -242,3 +243,20 @@ def print_models(rows: Sequence[dict[str, Any]]) -> None:
     out.print(table)
     for row in rows:
         say(f"{row['name']}: {row['remark']}")
+
+
+def print_checklist(rows: Sequence[Step]) -> None:
+    """The guide's phases with their steps."""
+    phase = ""
+    for row in rows:
+        if row.phase != phase:
+            phase = row.phase
+            out.print(Text(f"\n{phase}", style="bold"))
+        line = Text("  ✓ " if row.done else "  · ", style="green" if row.done else "yellow")
+        line.append(plain(row.text), style="none")
+        out.print(line)
+        if row.measured:
+            out.print(Text(f"      measured here: {plain(row.measured)}", style="dim"))
+        if row.todo:
+            out.print(Text(f"      next: {plain(row.todo)}", style="cyan"))
+    out.print(Text("\nThe guide's figures are its own; only what is marked as measured was measured here.", style="dim"))

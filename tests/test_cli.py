@@ -1,0 +1,205 @@
+"""The contract of the commands, as another program relies on it: streams, JSON keys, exit codes, menu, piped input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import main
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "sample_vault"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder with an index of the sample vault, made by the real command."""
+    folder = tmp_path_factory.mktemp("data")
+    done = command(folder, "index", "--json")
+    assert done.returncode == 0, done.stderr
+    (folder / "index.json").write_text(done.stdout, encoding="utf-8")
+    return folder
+
+
+def command(data: Path, *arguments: str, stdin: str | None = None, vault: Path | None = SAMPLE) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "VAULTVEC_DATA": str(data), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+    environment.pop("VAULTVEC_VAULT", None)
+    if vault:
+        environment["VAULTVEC_VAULT"] = str(vault)
+    return subprocess.run(
+        [sys.executable, "main.py", *arguments], cwd=ROOT, env=environment, input=stdin, text=True,
+        capture_output=True, encoding="utf-8", check=False, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cli(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands within this process, over the same index."""
+    monkeypatch.setenv("VAULTVEC_DATA", str(data))
+    monkeypatch.setenv("VAULTVEC_VAULT", str(SAMPLE))
+
+
+INDEX_KEYS = """notes_total notes_indexed notes_unchanged notes_deleted notes_failed chunks_total chunks_embedded chunks_reused
+seconds texts_per_second tokens_per_second model engine precision device peak_rss_mb""".split()
+
+
+def test_index_json_has_the_contracts_keys_first(data: Path) -> None:
+    report = json.loads((data / "index.json").read_text(encoding="utf-8"))
+    assert list(report)[: len(INDEX_KEYS)] == INDEX_KEYS
+    assert report["notes_total"] == report["notes_indexed"] > 40
+    assert report["notes_failed"] == []
+    assert report["chunks_total"] >= 100
+    assert "all-MiniLM-L6-v2" in report["model"]
+    assert "multilingual" in report["model"], "the sample vault is half Korean"
+
+
+def test_a_second_run_embeds_nothing_and_loads_no_model(data: Path) -> None:
+    code = (
+        "import sys, main; code = main.main(['index', '--json']); "
+        "heavy = {'torch', 'openvino', 'chromadb', 'sentence_transformers', 'tokenizers'} & set(sys.modules); "
+        "print(sorted(heavy), file=sys.stderr); sys.exit(code)"
+    )
+    environment = {**os.environ, "VAULTVEC_DATA": str(data), "VAULTVEC_VAULT": str(SAMPLE)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+    report = json.loads(done.stdout)
+    assert report["chunks_embedded"] == 0
+    assert report["notes_unchanged"] == report["notes_total"]
+    assert set(json.loads(done.stderr.strip().splitlines()[-1].replace("'", '"'))) <= {"tokenizers"}
+
+
+def test_search_json(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["search", "backups that survive a fire", "-k", "3", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 3
+    assert list(rows[0]) == ["rank", "score", "path", "title", "heading", "text", "start_line", "tags", "uri"]
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    assert rows[0]["score"] >= rows[1]["score"] >= rows[2]["score"]
+    assert len({row["path"] for row in rows}) == 3, "one row a note"
+    assert rows[0]["uri"].startswith("obsidian://open?vault=sample_vault&file=")
+    assert (SAMPLE / rows[0]["path"]).is_file()
+
+
+def test_korean_question_finds_the_korean_note(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["search", "바질을 죽이지 않고 키우려면?", "-k", "3", "--json"]) == 0
+    assert "텃밭/베란다 허브.md" in [row["path"] for row in json.loads(capsys.readouterr().out)]
+
+
+@pytest.mark.parametrize("form", ["--csv", "--md"])
+def test_other_formats_go_to_stdout(cli: None, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    assert main.main(["search", "sourdough", form, "-k", "2"]) == 0
+    assert "obsidian://open" in capsys.readouterr().out
+
+
+def test_status_json(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["coverage"] == 1.0
+    assert status["stale_notes"] == 0
+    assert status["index_bytes"] > 100_000
+    assert {"model", "fingerprint", "notes_total", "chunks_total"} <= set(status)
+
+
+def test_related_and_links(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["related", "Backups 3-2-1", "--json", "-k", "3"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+    assert main.main(["links", "--json", "-k", "2", "--min-score", "0.1"]) == 0
+    pairs = json.loads(capsys.readouterr().out)
+    assert len(pairs) == 2
+    assert pairs[0]["from"] != pairs[0]["to"]
+
+
+def test_export(cli: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["export", str(tmp_path / "out.npz")]) == 0
+    with np.load(tmp_path / "out.npz") as found:
+        n = len(found["ids"])
+        assert len(found["paths"]) == len(found["texts"]) == n > 100
+        assert found["vectors"].shape == (n, 512)
+        assert found["vectors"].dtype == np.float32
+        assert np.allclose(np.linalg.norm(found["vectors"], axis=1), 1.0, atol=1e-5)
+    assert main.main(["export", str(SAMPLE / "out.npz")]) == 1
+    assert not (SAMPLE / "out.npz").exists()
+
+
+def test_models_and_guide_run(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["models", "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert any("L12" in name for name in names)
+    assert main.main(["guide", "--json"]) == 0
+    assert {row["phase"][0] for row in json.loads(capsys.readouterr().out)} == {"1", "2", "3"}
+
+
+BAD = [
+    (["index", "--vault", "/nowhere/at/all"], "not found"),
+    (["search", "   "], "query is empty"),
+    (["search", "-only"], None),
+    (["search", "x", "--folder", "Recipse"], "Recipes"),
+    (["search", "x", "--tag", "no-such-tag"], "no note has the tag"),
+    (["search", "x", "--since", "yesterday"], "2026-01-31"),
+    (["search", "x", "--min-score", "7"], "0 to 1"),
+    (["related", "Backups 3-2"], "Backups 3-2-1"),
+    (["export", "vectors.txt"], ".npz"),
+    (["index", "--limit", "0"], None),
+    (["search", "x", "--mode", "psychic"], None),
+    (["no-such-command"], None),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD, ids=[" ".join(row[0]) for row in BAD])
+def test_bad_input_is_one_clear_line(
+    cli: None, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str | None
+) -> None:
+    try:
+        code = main.main(arguments)
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    if says is None:
+        assert code == 2
+        return
+    assert code == 1
+    assert says in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_an_empty_vault_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = command(data, "index", vault=tmp_path / "empty")
+    assert done.returncode == 1
+    assert "no notes" in done.stderr
+    assert done.stdout == ""
+
+
+def test_searching_before_indexing_says_what_to_run(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.md").write_text("text", encoding="utf-8")
+    done = command(data, "search", "text", vault=tmp_path)
+    assert done.returncode == 1
+    assert "python main.py index" in done.stderr
+
+
+def test_menu_by_piped_input(data: Path) -> None:
+    done = command(data, stdin="9\n6\n3\nbackups\n1\nm 1\nk 2\n\n2\n0\n")
+    assert done.returncode == 0, done.stderr
+    assert "not on the menu" in done.stderr
+    assert "Backups 3-2-1" in done.stdout
+    assert "unchanged" in done.stdout
+
+
+def test_menu_without_a_vault_says_so_at_the_end_of_input(data: Path) -> None:
+    done = command(data, stdin="1\n", vault=None)
+    assert done.returncode == 1
+    assert "--vault" in done.stderr
+
+
+def test_vault_argument_beats_the_environment(data: Path, tmp_path: Path) -> None:
+    done = command(data, "status", "--vault", str(tmp_path))
+    assert done.returncode == 1
+    assert str(tmp_path) in done.stderr
