@@ -17,8 +17,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vaultvec.config_file import (
     Backup,
@@ -34,8 +35,11 @@ from vaultvec.config_file import (
 )
 from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.errors import VaultvecError
-from vaultvec.results import Decision, last_decisions
+from vaultvec.measure.results import Decision, last_decisions
 from vaultvec.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from vaultvec.measure.measured import Measured
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE / "config.py"
@@ -48,11 +52,31 @@ MENU = """config.py
 NOT_MEASURED = "not measured yet: run embedding_speed_fix.py 1"
 
 
-def main(argv: Sequence[str] | None = None, config: Path = CONFIG) -> int:
+def measure_vault(*args: Any, **options: Any) -> Measured:
+    """`vaultvec.measure.measured.measure`, imported when it is needed."""
+    from vaultvec.measure.measured import measure
+
+    return measure(*args, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a choice works on; tests put their own in."""
+
+    config: Path = CONFIG
+    measure: Callable[..., Measured] = measure_vault
+
+
+def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     """Run one choice and return the exit code."""
     args = parser("config_optimizer.py", __doc__, ("1", "2", "3")).parse_args(argv)
     choices = {"1": show, "2": apply, "3": undo}
-    return run(lambda: choices[args.choice or ask_choice(MENU, tuple(choices))](args, config))
+
+    def work() -> int:
+        choice = args.choice or ask_choice(MENU, tuple(choices))
+        return choices[choice](args, setup or Setup())
+
+    return run(work)
 
 
 def parser(name: str, text: str | None, choices: tuple[str, ...]) -> argparse.ArgumentParser:
@@ -125,8 +149,9 @@ def vault_of(settings: Settings) -> Path:
 # ── 1 show ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def show(args: argparse.Namespace, config: Path) -> int:
+def show(args: argparse.Namespace, setup: Setup) -> int:
     """Every key: present, guide's and proposed value, reason, measured gain."""
+    config = setup.config
     settings = load_settings(config, os.environ, vault=args.vault)
     present = read_values(read_text(config).text, config.name)
     found = last_decisions(settings.reports_dir, present)
@@ -137,7 +162,7 @@ def show(args: argparse.Namespace, config: Path) -> int:
             json.dumps({"measured": measured, "decisions": [as_row(row) for row in rows]}, indent=1, ensure_ascii=False)
         )
         return 0
-    from vaultvec.report import print_decisions, result_console
+    from vaultvec.measure.report import print_decisions, result_console
 
     print_decisions(rows, result_console())
     print(f"measured {found[1]}" if found else NOT_MEASURED)
@@ -157,17 +182,17 @@ def as_row(row: Decision) -> dict[str, Any]:
 # ── 2 apply ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def apply(args: argparse.Namespace, config: Path) -> int:
+def apply(args: argparse.Namespace, setup: Setup) -> int:
     """Measure (unless --guide), show the diff, ask, write."""
+    config = setup.config
     settings = load_settings(config, os.environ, vault=args.vault)
     before = read_text(config)
     present = read_values(before.text, config.name)
     changes = dict(GUIDE_VALUES)
     if not args.guide:
-        from vaultvec.measuring import measure
-        from vaultvec.report import print_report, result_console
+        from vaultvec.measure.report import print_report, result_console
 
-        measured = measure(settings, present, vault_of(settings), thorough=args.thorough, int8=args.int8)
+        measured = setup.measure(settings, present, vault_of(settings), thorough=args.thorough, int8=args.int8)
         if not args.json:
             print_report(measured.report, result_console())
             print(f"report: {measured.html_path}")
@@ -214,8 +239,9 @@ def finish(args: argparse.Namespace, result: Mapping[str, Any], text: str, code:
 # ── 3 restore ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def undo(args: argparse.Namespace, config: Path) -> int:
+def undo(args: argparse.Namespace, setup: Setup) -> int:
     """Write a kept state back: the original, or one that is chosen from the list."""
+    config = setup.config
     backups = list_backups(config)
     chosen: Path | None = None
     if len(backups) > 1 and not args.yes:

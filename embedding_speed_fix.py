@@ -16,7 +16,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import config_optimizer
 from vaultvec.config_file import read_text, read_values
@@ -28,25 +27,28 @@ MENU = """embedding speed
   0  quit"""
 
 
-def main(argv: Sequence[str] | None = None, config: Path = config_optimizer.CONFIG) -> int:
+def main(argv: Sequence[str] | None = None, setup: config_optimizer.Setup | None = None) -> int:
     """Run one choice and return the exit code."""
     args = config_optimizer.parser("embedding_speed_fix.py", __doc__, ("1", "2")).parse_args(argv)
     choices = {"1": benchmark, "2": config_optimizer.apply}
-    return config_optimizer.run(
-        lambda: choices[args.choice or config_optimizer.ask_choice(MENU, ("1", "2"))](args, config)
-    )
+
+    def work() -> int:
+        choice = args.choice or config_optimizer.ask_choice(MENU, tuple(choices))
+        return choices[choice](args, setup or config_optimizer.Setup())
+
+    return config_optimizer.run(work)
 
 
-def benchmark(args: argparse.Namespace, config: Path) -> int:
+def benchmark(args: argparse.Namespace, setup: config_optimizer.Setup) -> int:
     """Measure and report; config.py is not touched."""
-    from vaultvec.measuring import measure
-    from vaultvec.report import print_report, result_console
-    from vaultvec.results import as_dict
+    from vaultvec.measure.report import print_report, result_console
+    from vaultvec.measure.results import as_dict
 
+    config = setup.config
     settings = load_settings(config, os.environ, vault=args.vault)
     present = read_values(read_text(config).text, config.name)
     vault = config_optimizer.vault_of(settings)
-    measured = measure(settings, present, vault, thorough=args.thorough, int8=args.int8)
+    measured = setup.measure(settings, present, vault, thorough=args.thorough, int8=args.int8)
     if args.json:
         print(json.dumps(as_dict(measured.report), indent=1, ensure_ascii=False))
     else:

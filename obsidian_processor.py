@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from embeddings import EmbeddingModel
+from vaultvec.boilerplate import find_boilerplate
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
 from vaultvec.errors import VaultError
@@ -54,7 +55,7 @@ class ObsidianProcessor:
             self.notify(f"the baseline is sentence-transformers, which cannot run {model.name}; it uses {L6}")
             model = resolve(L6)
         embedder = EmbeddingModel(model.name, settings=self.settings, notify=self.notify)
-        chunker = chunker_spec(self.settings, model).build()
+        chunker = chunker_spec(self.settings, model, find_boilerplate(files)).build()
         self.report.model, self.report.device = model.name, str(embedder.reference.device)
         with writer_lock(self.settings.vault_dir(self.vault)):
             discard(self.folder)

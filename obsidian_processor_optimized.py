@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaultvec.boilerplate import find_boilerplate
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
 from vaultvec.errors import VaultError
@@ -53,8 +54,9 @@ class OptimizedObsidianProcessor:
     def _extract_chunks_from_file(self, file: NoteFile) -> tuple[list[Chunk], list[dict[str, Any]]]:
         """Chunks of one file and a metadata row for each. Raises VaultError when the file is no note."""
         if self._chunker is None:
-            model = choose_models(self.settings, self.vault, self.files()).models[0]
-            self._chunker = chunker_spec(self.settings, model).build()
+            files = self.files()
+            model = choose_models(self.settings, self.vault, files).models[0]
+            self._chunker = chunker_spec(self.settings, model, find_boilerplate(files)).build()
         result = read_and_chunk(file, b"", self._chunker)
         if result.note is None:
             raise VaultError(result.reason)

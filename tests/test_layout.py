@@ -29,7 +29,7 @@ models
 engines
 keywords
 ledger
-lookup
+boilerplate lookup
 store
 index
 reading writing

@@ -55,7 +55,7 @@ def test_bundled_model_agrees_with_sentence_transformers(models_dir: Path) -> No
 def test_graph_built_from_weights_agrees(tmp_path: Path, pooling: str, model_type: str) -> None:
     name = str(write_tiny_bert(tmp_path / "tiny", pooling, model_type))
     engine = OpenVinoEngine(prepare_graph(resolve(name), tmp_path / "models"))
-    assert lowest_cosine(engine.embed_documents(SAFE_TEXTS), reference_vectors(name)) >= 0.99999
+    np.testing.assert_allclose(engine.embed_documents(SAFE_TEXTS), reference_vectors(name), atol=2e-5)
 
 
 def test_plain_folder_goes_through_sentence_transformers(tmp_path: Path, tiny_bert: Path, models_dir: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_model import HIDDEN, LIMIT, write_tiny_bert
 
-from vaultvec.datatypes import TokenIds
+from vaultvec.datatypes import Batch, Encoded, TokenIds
 from vaultvec.engines.reference import load_reference
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.engines.torch_attention import Layout, agrees, attend_grouped, attend_jagged, attend_varlen, cut_groups
@@ -20,6 +21,7 @@ from vaultvec.engines.torch_encoder import EncoderSource
 from vaultvec.engines.torch_engine import TorchEngine
 from vaultvec.engines.torch_multi import MultiGpuEngine
 from vaultvec.engines.torch_packed import PackedEncoder, pool
+from vaultvec.engines.torch_padded import PaddedEncoder
 from vaultvec.engines.torch_weights import read_folder, read_loaded
 from vaultvec.errors import EngineError, ModelError, SettingsError
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
@@ -89,6 +91,7 @@ class Faulty:
     def __init__(self, inner: Any, fail: Any, *, limit: int = 0, after: int = 0) -> None:
         self.inner, self.fail, self.limit, self.after = inner, fail, limit, after
         self.compiled = False
+        self.device = inner.device
         self.bytes_per_token = inner.bytes_per_token
         self.calls = 0
 
@@ -149,6 +152,16 @@ def test_a_loaded_model_gives_the_same_weights_as_its_folder(reference: Any) -> 
     assert loaded.architecture == read.architecture
     for name in ("embeddings.word_embeddings.weight", "encoder.layer.5.output.dense.bias"):
         assert torch.equal(loaded.state[name], read.state[name])
+
+
+def test_a_pooling_that_the_packed_forward_lacks_runs_padded(tmp_path: Path, tokenizer: HfTokenizer) -> None:
+    spec = ModelSpec(str(write_tiny_bert(tmp_path / "tiny", pooling="max")), "transformer", HIDDEN, LIMIT)
+    heard: list[str] = []
+    engine = TorchEngine(spec, tokenizer, device="cpu", precision="fp32", compiled=True, notify=heard.append)
+    assert isinstance(engine._encoder, PaddedEncoder)
+    assert heard == ["torch.compile is for packed tokens; this model runs padded and uncompiled"]
+    expected = np.asarray(load_reference(spec).encode(TEXTS, normalize_embeddings=True))
+    assert lowest_cosine(engine.embed_documents(TEXTS), expected) >= 0.99999
 
 
 def test_unknown_architecture_is_left_to_sentence_transformers(tmp_path: Path) -> None:
@@ -218,6 +231,33 @@ def test_batches_queued_ahead_come_back_in_order(engine: TorchEngine, golden: np
     engine.in_flight = 3
     vectors = engine.embed_documents(TEXTS)
     assert lowest_cosine(vectors, golden) >= 0.99999
+
+
+def encoded(tokenizer: HfTokenizer, texts: Sequence[str]) -> tuple[Encoded, ...]:
+    rows = tokenizer.encode(texts, SPEC.max_tokens)
+    return tuple(Encoded(i, text, row) for i, (text, row) in enumerate(zip(texts, rows, strict=True)))
+
+
+def test_a_result_is_awaited_only_when_others_are_queued_behind_it(engine: TorchEngine, tokenizer: HfTokenizer) -> None:
+    pulled: list[int] = []
+
+    def batches() -> Iterator[Batch]:
+        for item in encoded(tokenizer, TEXTS[:6]):
+            pulled.append(item.index)
+            yield Batch((item,))
+
+    engine.in_flight = 2
+    results = engine.embed_batches(batches())
+    assert next(results).batch.items[0].index == 0
+    assert pulled == [0, 1, 2]
+    assert [result.batch.items[0].index for result in results] == [1, 2, 3, 4, 5]
+
+
+def test_a_batch_beyond_the_budget_goes_in_parts_and_keeps_its_order(
+    engine: TorchEngine, tokenizer: HfTokenizer, golden: np.ndarray
+) -> None:
+    result = next(engine.embed_batches([Batch(encoded(tokenizer, TEXTS))]))  # not sorted, the longest text last
+    assert lowest_cosine(result.vectors, golden) >= 0.99999
 
 
 @pytest.mark.parametrize("in_flight", [0, 3])

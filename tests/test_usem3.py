@@ -18,7 +18,7 @@ from vaultvec.engines import create_engine, load_tokenizer
 from vaultvec.engines.usem3_engine import Usem3Engine, choose_precision, prepare_usem3
 from vaultvec.engines.usem3_graph import GAP, packed_inputs
 from vaultvec.engines.usem3_tokenizer import SHORT_CHARACTERS, Usem3Tokenizer
-from vaultvec.errors import ModelError
+from vaultvec.errors import EngineError, ModelError
 from vaultvec.models import USE, resolve
 from vaultvec.settings import Settings
 
@@ -193,6 +193,15 @@ def test_a_prepared_model_is_not_prepared_again(engine: Usem3Engine, models_dir:
     folder = prepare_usem3(resolve(USE), models_dir, lines.append)
     assert lines == []
     assert {"table.npy", "model.xml", "model.bin", "checks.json"} <= {path.name for path in folder.iterdir()}
+
+
+def test_an_engine_loaded_from_the_cache_gives_the_same_vectors(engine: Usem3Engine, models_dir: Path) -> None:
+    again = create_engine(Settings(), resolve(USE), models_dir)
+    texts = [KOREAN, "a", *TRICKY]
+    np.testing.assert_allclose(again.embed_documents(texts), engine.embed_documents(texts), atol=1e-6)
+    again.close()
+    with pytest.raises(EngineError, match="closed"):
+        again.embed_query("a")
 
 
 def test_int8_is_answered_with_fp32_and_a_line(engine: Usem3Engine, models_dir: Path) -> None:

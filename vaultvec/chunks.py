@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vaultvec.datatypes import Chunk, Note, TokenIds
-from vaultvec.engines.base import Tokenizer
 from vaultvec.notes import headings
+from vaultvec.tokenizing import Tokenizer
 
 CHUNKER_VERSION = (
     1  # raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors)
@@ -55,8 +55,16 @@ class _Unit:
 class Chunker:
     """Cuts notes for one tokenizer. `document_prefix` is put before every text that is embedded, as the model asks."""
 
-    def __init__(self, tokenizer: Tokenizer, limits: ChunkLimits, document_prefix: str = "") -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        limits: ChunkLimits,
+        document_prefix: str = "",
+        boilerplate: frozenset[str] = frozenset(),
+    ) -> None:
+        """`boilerplate`: lines, stripped, that are left out where the note says anything else."""
         self.tokenizer = tokenizer
+        self.boilerplate = boilerplate
         self.limits = limits.clipped()
         self.document_prefix = document_prefix
         self._prefix = tokenizer.encode_plain([document_prefix])[0] if document_prefix else _NO_IDS
@@ -80,7 +88,7 @@ class Chunker:
     def _units(self, note: Note) -> list[_Unit]:
         """Headings and paragraphs of a note, none of them longer than a chunk's body may be."""
         room = self.limits.target - self._overhead - self.limits.target // CONTEXT_SHARE
-        pieces = list(_pieces(note))
+        pieces = list(_pieces(note, self.boilerplate)) or list(_pieces(note, frozenset()))
         ids = self.tokenizer.encode_plain([text for text, _, _, _ in pieces])
         units: list[_Unit] = []
         for (text, line, path, is_heading), row in zip(pieces, ids, strict=True):
@@ -183,7 +191,7 @@ class _Context:
         return len(self.of(path)[1])
 
 
-def _pieces(note: Note) -> Iterator[tuple[str, int, tuple[str, ...], bool]]:
+def _pieces(note: Note, boilerplate: frozenset[str]) -> Iterator[tuple[str, int, tuple[str, ...], bool]]:
     """(text, line, heading path, is a heading) for each heading and each paragraph of a note."""
     lines = note.body.split("\n")
     stack: list[tuple[int, str]] = []
@@ -207,12 +215,12 @@ def _pieces(note: Note) -> Iterator[tuple[str, int, tuple[str, ...], bool]]:
                 stack.pop()
             stack.append((level, text))
             path = tuple(heading for _, heading in stack if heading)
-            if text:
+            if text and line.strip() not in boilerplate:
                 yield text, index, path, True
             skip_underline = not line.lstrip().startswith("#")
         elif skip_underline:
             skip_underline = False  # the === or --- below a setext heading
-        elif not line.strip():
+        elif not line.strip() or line.strip() in boilerplate:
             yield from flush()
         else:
             if not paragraph:

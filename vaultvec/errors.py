@@ -6,7 +6,8 @@ VaultvecError
 ├── ModelError           weights or tokenizer cannot be had, or do not match what was asked for
 ├── EngineError          the engine failed on a batch, or returned vectors that cannot be right
 │   └── BatchTooLarge   the batch did not fit; smaller ones may
-├── LedgerError          the index on disk is damaged, from another version, or cannot be written
+├── LedgerError          the index on disk is from another version, or cannot be read or written
+│   └── LedgerDamaged    its file is not what SQLite or this program wrote
 ├── LockedError          another process is writing this index
 └── QueryError           a query, filter or note name that cannot be answered
 """
@@ -40,6 +41,10 @@ class BatchTooLarge(EngineError):
 
 class LedgerError(VaultvecError):
     """The index on disk is damaged, too new, or cannot be written."""
+
+
+class LedgerDamaged(LedgerError):
+    """The index file is damaged; `rebuild` puts it aside."""
 
 
 class LockedError(VaultvecError):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,28 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from vaultvec.datatypes import Chunk, Encoded, Note, NoteFile, TokenIds, Vectors, chunk_id
-from vaultvec.errors import LedgerError
-from vaultvec.keywords import KEYWORDS_VERSION, TOKENIZE, index_terms
+from vaultvec.donors import Donors, is_unit_vector
+from vaultvec.keywords import KEYWORDS_VERSION, index_terms
+from vaultvec.schema import KEYWORDS_TABLE, connect, ledger_error
 
-SCHEMA_VERSION = 1
 PAGE = 500  # ids of one SQL statement; SQLite allows 32,766 variables, some builds 999
-
-_SCHEMA = f"""
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE models(id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE, name TEXT NOT NULL, dim INTEGER NOT NULL);
-CREATE TABLE notes(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, title TEXT NOT NULL, size INTEGER NOT NULL,
-  mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, tags TEXT NOT NULL, aliases TEXT NOT NULL,
-  links TEXT NOT NULL, warnings TEXT NOT NULL);
-CREATE TABLE chunks(id INTEGER PRIMARY KEY, note INTEGER NOT NULL REFERENCES notes(id) ON DELETE CASCADE,
-  slot INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, context INTEGER NOT NULL, start_line INTEGER NOT NULL,
-  hash BLOB NOT NULL, n_tokens INTEGER NOT NULL, UNIQUE(note, slot));
-CREATE INDEX chunks_hash ON chunks(hash);
-CREATE TABLE vectors(model INTEGER NOT NULL, hash BLOB NOT NULL, vector BLOB NOT NULL, PRIMARY KEY(model, hash));
-CREATE TABLE pending(id INTEGER PRIMARY KEY, model INTEGER NOT NULL, hash BLOB NOT NULL, token_ids BLOB NOT NULL,
-  failure TEXT, UNIQUE(model, hash));
-CREATE TABLE outbox(id INTEGER PRIMARY KEY, model INTEGER NOT NULL, chunk TEXT NOT NULL, UNIQUE(model, chunk));
-CREATE VIRTUAL TABLE keywords USING fts5(title, heading, tags, body, tokenize='{TOKENIZE}');
-"""
 
 
 def content_hash(text: str) -> bytes:
@@ -93,54 +76,21 @@ class Ledger:
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         self.path = path
         self.readonly = readonly
-        self._donors: list[sqlite3.Connection] = []
-        try:
-            if readonly:
-                self.db = sqlite3.connect(
-                    f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=30
-                )
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
-            self._open()
-        except (sqlite3.Error, OSError) as error:
-            raise _ledger_error(error, path) from error
-
-    def _open(self) -> None:
-        db = self.db
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA cache_size = -16000")  # 16 MB
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise LedgerError(
-                f"the index was written by a newer version (schema {version}, this program knows {SCHEMA_VERSION}); "
-                "update this program, or start afresh: python main.py index --fresh"
-            )
-        if self.readonly:
-            return
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute(
-            "PRAGMA synchronous = NORMAL"
-        )  # WAL: safe against a killed process; a power cut loses the last commits
-        if version == 0:
-            with self.transaction():
-                if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                    self.set_meta("keywords_version", str(KEYWORDS_VERSION))
+        self._donors = Donors()
+        self.db = connect(path, readonly)
 
     def close(self) -> None:
         """Close the file; the last connection folds the write-ahead log into it."""
-        for donor in self._donors:
-            donor.close()
+        self._donors.close()
         self.db.close()
 
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise ledger_error(error, self.path) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -148,28 +98,37 @@ class Ledger:
         if self.db.in_transaction:
             yield
             return
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
+        with self.errors_told():
             try:
+                self.db.execute("BEGIN IMMEDIATE")
                 yield
+                self.db.execute("COMMIT")
             except BaseException:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
+                self._rollback()
                 raise
-            self.db.execute("COMMIT")
+
+    def _rollback(self) -> None:
+        if self.db.in_transaction:  # SQLite has rolled back by itself when the disk was full
+            self.db.execute("ROLLBACK")
+
+    @contextmanager
+    def errors_told(self) -> Iterator[None]:
+        """SQLite's errors as LedgerError and LedgerDamaged, one line each, with the way on."""
+        try:
+            yield
         except sqlite3.Error as error:
-            if self.db.in_transaction:
-                self.db.execute("ROLLBACK")
-            raise _ledger_error(error, self.path) from error
+            raise ledger_error(error, self.path) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """One consistent view for several reads, whatever a writer does meanwhile."""
-        self.db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self.db.execute("COMMIT")
+        with self.errors_told():
+            self.db.execute("BEGIN")
+            try:
+                self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # BEGIN alone sees nothing yet
+                yield
+            finally:
+                self._rollback()  # nothing was written
 
     # ── meta and models ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -198,13 +157,8 @@ class Ledger:
 
     def adopt(self, ledgers: Iterable[Path]) -> None:
         """Look vectors up in these other ledgers too: the same text was perhaps embedded for another vault or setting."""
-        for path in ledgers:
-            try:
-                donor = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
-                donor.execute("SELECT vector FROM vectors LIMIT 1").fetchall()
-            except sqlite3.Error:
-                continue  # a damaged stranger is no reason to stop
-            self._donors.append(donor)
+        self._donors.close()
+        self._donors = Donors(ledgers)
 
     # ── notes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,9 +184,10 @@ class Ledger:
         )  # fmt: skip
         with self.transaction():
             row = self.db.execute("SELECT id FROM notes WHERE path = ?", (note.path,)).fetchone()
+            dropped: list[bytes] = []
             if row:
                 note_id = int(row[0])
-                self._drop_chunks(note_id, note.path)
+                dropped = self._drop_chunks(note_id, note.path)
                 self.db.execute(
                     "UPDATE notes SET title=?, size=?, mtime_ns=?, ctime_ns=?, digest=?, tags=?, aliases=?, links=?, "
                     "warnings=? WHERE id = ?", (*fields, note_id),
@@ -243,7 +198,9 @@ class Ledger:
                     "VALUES(?,?,?,?,?,?,?,?,?,?)", (note.path, *fields),
                 )  # fmt: skip
                 note_id = int(cursor.lastrowid or 0)
-            return self._insert_chunks(note_id, note, chunks, models)
+            added = self._insert_chunks(note_id, note, chunks, models)
+            self._drop_unwanted(dropped)
+            return added
 
     def _insert_chunks(self, note_id: int, note: Note, chunks: Sequence[Chunk], models: Sequence[ModelRow]) -> int:
         labels = index_terms(" ".join((*note.tags, *note.aliases)))
@@ -289,26 +246,22 @@ class Ledger:
                 f"SELECT hash FROM vectors WHERE model = ? AND hash IN ({marks})", (model.id, *page)
             )
             known.update(row[0] for row in found)
-            for donor in self._donors:
-                missing = [digest for digest in page if digest not in known]
-                if not missing:
-                    break
-                rows = donor.execute(
-                    "SELECT hash, vector FROM vectors JOIN models ON models.id = vectors.model "
-                    f"WHERE fingerprint = ? AND hash IN ({','.join('?' * len(missing))})", (model.fingerprint, *missing),
-                ).fetchall()  # fmt: skip
-                rows = [row for row in rows if len(row[1]) == 4 * model.dim]
-                self.db.executemany("INSERT OR IGNORE INTO vectors VALUES(?,?,?)", [(model.id, *row) for row in rows])
-                known.update(row[0] for row in rows)
+            missing = [digest for digest in page if digest not in known]
+            given = self._donors.vectors(model.fingerprint, model.dim, missing)
+            self.db.executemany(
+                "INSERT OR IGNORE INTO vectors VALUES(?,?,?)", [(model.id, digest, blob) for digest, blob in given.items()]
+            )
+            known.update(given)
         return known
 
-    def _drop_chunks(self, note_id: int, path: str) -> None:
-        """Remove a note's chunks and keyword rows; their rows in Chroma follow by way of the outbox."""
-        rows = self.db.execute("SELECT id, slot FROM chunks WHERE note = ?", (note_id,)).fetchall()
+    def _drop_chunks(self, note_id: int, path: str) -> list[bytes]:
+        """Remove a note's chunks and keyword rows; their rows in Chroma follow by way of the outbox. Returns their hashes."""
+        rows = self.db.execute("SELECT id, slot, hash FROM chunks WHERE note = ?", (note_id,)).fetchall()
         self.db.executemany("DELETE FROM keywords WHERE rowid = ?", [(row[0],) for row in rows])
         self.db.execute("DELETE FROM chunks WHERE note = ?", (note_id,))
         for model, *_ in self.models():
             self._to_outbox(model, [chunk_id(path, row[1]) for row in rows])
+        return [row[2] for row in rows]
 
     def _to_outbox(self, model: int, chunks: Iterable[str]) -> None:
         self.db.executemany("INSERT OR REPLACE INTO outbox(model, chunk) VALUES(?, ?)", [(model, c) for c in chunks])
@@ -320,15 +273,19 @@ class Ledger:
             for path in paths:
                 row = self.db.execute("SELECT id FROM notes WHERE path = ?", (path,)).fetchone()
                 if row:
-                    self._drop_chunks(row[0], path)
+                    dropped = self._drop_chunks(row[0], path)
                     self.db.execute("DELETE FROM notes WHERE id = ?", (row[0],))
+                    self._drop_unwanted(dropped)
                     count += 1
-            self._drop_unwanted()
         return count
 
-    def _drop_unwanted(self) -> None:
+    def _drop_unwanted(self, hashes: Iterable[bytes]) -> None:
         """Texts that no chunk holds any more need no vector."""
-        self.db.execute("DELETE FROM pending WHERE hash NOT IN (SELECT hash FROM chunks)")
+        models = [model for model, *_ in self.models()]
+        self.db.executemany(
+            "DELETE FROM pending WHERE model = ?1 AND hash = ?2 AND NOT EXISTS (SELECT 1 FROM chunks WHERE hash = ?2)",
+            [(model, digest) for digest in hashes for model in models],
+        )
 
     # ── the queue of texts ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -336,12 +293,12 @@ class Ledger:
         """The next texts to embed, oldest request first: (queue id, content hash, text with token ids)."""
         rows = self.db.execute(
             "SELECT p.id, p.hash, p.token_ids, (SELECT text FROM chunks c WHERE c.hash = p.hash LIMIT 1) FROM pending p "
-            "WHERE model = ? AND p.id > ? ORDER BY p.id LIMIT ?", (model, after, limit),
-        )  # fmt: skip
+            "WHERE model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id LIMIT ?",
+            (model, after, limit),
+        )
         return [
             (queue_id, digest, Encoded(queue_id, text, np.frombuffer(ids, dtype=np.int32)))
             for queue_id, digest, ids, text in rows
-            if text is not None
         ]
 
     def save_vectors(self, model: int, hashes: Sequence[bytes], vectors: Vectors) -> int:
@@ -403,11 +360,23 @@ class Ledger:
                 "JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ? ORDER BY chunks.id", (model,),
             )  # fmt: skip
 
+    def row_names(self, model: int) -> set[str]:
+        """Ids of the chunks that Chroma must hold for a model: those that have a vector."""
+        rows = self.db.execute(
+            "SELECT path, slot FROM chunks JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ?", (model,)
+        )
+        return {chunk_id(*row) for row in rows}
+
+    def requeue(self, model: int, names: Iterable[str]) -> None:
+        """Have these rows of Chroma written, or removed, again."""
+        with self.transaction():
+            self._to_outbox(model, names)
+
     # ── counts and upkeep ────────────────────────────────────────────────────────────────────────────────────────────
 
     def counts(self) -> Counts:
         """Rows of each kind."""
-        one = lambda sql: int(self.db.execute(sql).fetchone()[0])  # noqa: E731
+        one = self._count
         chunks = one("SELECT count(*) FROM chunks")
         waiting = one("SELECT count(*) FROM chunks WHERE hash IN (SELECT hash FROM pending)")
         return Counts(
@@ -417,6 +386,22 @@ class Ledger:
             pending=one("SELECT count(*) FROM pending"),
             failed=one("SELECT count(*) FROM pending WHERE failure IS NOT NULL"),
         )
+
+    def _count(self, sql: str) -> int:
+        return int(self.db.execute(sql).fetchone()[0])
+
+    def drop_damaged_vectors(self) -> int:
+        """Delete vectors that no engine wrote (not finite, not of length 1), and have their notes read again by the next
+        run, which embeds those texts. Returns how many went."""
+        rows = self.db.execute("SELECT model, hash, vector, dim FROM vectors JOIN models ON models.id = model")
+        bad = [(model, digest) for model, digest, blob, dim in rows if not is_unit_vector(blob, dim)]
+        with self.transaction():
+            self.db.executemany("DELETE FROM vectors WHERE model = ? AND hash = ?", bad)
+            self.db.executemany(
+                "UPDATE notes SET digest = x'', ctime_ns = 0 WHERE id IN (SELECT note FROM chunks WHERE hash = ?)",
+                [(digest,) for _, digest in bad],
+            )
+        return len(bad)
 
     def compact(self) -> int:
         """Drop the vectors that no chunk uses, once they outnumber those in use. Returns how many went."""
@@ -428,13 +413,15 @@ class Ledger:
             return 0
         with self.transaction():
             self.db.execute("DELETE FROM vectors WHERE hash NOT IN (SELECT hash FROM chunks)")
-        self.db.execute("VACUUM")
+        with suppress(sqlite3.OperationalError):  # too little room for a second copy: the file merely stays larger
+            self.db.execute("VACUUM")
         return unused
 
     def rebuild_keywords(self) -> int:
         """Write the keyword index anew from the chunks. Returns its rows."""
         with self.transaction():
-            self.db.execute("DELETE FROM keywords")
+            self.db.execute("DROP TABLE IF EXISTS keywords")  # a damaged one cannot be emptied row by row
+            self.db.execute(KEYWORDS_TABLE)
             rows = self.db.execute(
                 "SELECT chunks.id, title, heading, tags, aliases, text, context FROM chunks JOIN notes ON notes.id = note"
             )
@@ -469,24 +456,3 @@ def _pages(values: Sequence[bytes], size: int) -> Iterator[tuple[bytes, ...]]:
     iterator = iter(values)
     while page := tuple(islice(iterator, size)):
         yield page
-
-
-def _ledger_error(error: Exception, path: Path) -> LedgerError:
-    """What SQLite said, and what to do about it."""
-    text = str(error)
-    if isinstance(error, LedgerError):
-        return error
-    if "malformed" in text or "not a database" in text or "corrupt" in text:
-        return LedgerError(
-            f"the index file {path.name} is damaged ({text}); start afresh: python main.py index --fresh "
-            "(the damaged file is kept beside it)"
-        )
-    if "full" in text:
-        return LedgerError(
-            f"the disk is full at {path.parent}; free some space and run it again: what was done is kept"
-        )
-    if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
-        return LedgerError(
-            f"{path.parent} cannot be written or read ({text}); mend its permissions, or set DATA_DIR in config.py"
-        )
-    return LedgerError(f"the index at {path.parent} failed ({text}); run: python main.py doctor")

@@ -15,6 +15,7 @@ from vaultvec.errors import VaultError
 from vaultvec.frontmatter import read_front_matter, unique
 from vaultvec.markdown import plain_text
 
+READER_VERSION = 1  # raise when the same bytes give another Note: the pipeline then reads every note again
 MAX_BYTES = 16 << 20
 # Normalising sorts runs of combining marks in quadratic time; UAX #15 (Stream-Safe Text) allows 30.
 _MARK_RUN = re.compile(r"[^\w\s\x00-\x7f]{31,}+")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from vaultvec.batching import batch_items
+from vaultvec.boilerplate import find_boilerplate, vault_boilerplate
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import Batch, BatchResult, IndexReport, NoteFile
 from vaultvec.engines import SERVERS, create_engine, load_tokenizer
@@ -40,6 +41,7 @@ from vaultvec.index import (
 from vaultvec.keywords import KEYWORDS_VERSION
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
 from vaultvec.models import ModelSpec, resolve
+from vaultvec.notes import READER_VERSION
 from vaultvec.reading import Reader, chunker_spec, read_and_chunk, worker_count
 from vaultvec.settings import Settings
 from vaultvec.vault import load_exclusions, open_vault, walk
@@ -47,6 +49,7 @@ from vaultvec.writing import Writer
 
 GATHER_SECONDS = 0.2  # how long a window may wait to fill while the reader is still at work
 TIDY_WINDOWS = 10  # windows between two memory clean-ups, as the guide has it; none in FAST_MODE
+VERSIONS = {"reader_version": str(READER_VERSION), "chunker_version": str(CHUNKER_VERSION)}  # notes read by others are read again
 VERIFY_TEXTS = 8  # vectors recomputed after a run; none in FAST_MODE
 
 EngineFactory = Callable[..., Engine]
@@ -84,6 +87,11 @@ class Changes:
     unchanged: int
     unreadable: tuple[tuple[str, str], ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every change is among the files to read, not only the newest ones."""
+        return len(self.files) + self.unchanged == self.total
+
 
 def index_vault(
     settings: Settings,
@@ -107,7 +115,7 @@ def sample_chunks(settings: Settings, vault: Path, n: int, seed: int) -> list[st
     files = list(walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files)
     order = np.random.default_rng(seed).permutation(len(files))
     model = choose_models(settings, vault, files).models[0]
-    chunker = chunker_spec(settings, model).build()
+    chunker = chunker_spec(settings, model, find_boilerplate(files)).build()
     texts: list[str] = []
     for i in order:
         result = read_and_chunk(files[i], b"", chunker)
@@ -127,28 +135,43 @@ class _Run:
         self.hooks = hooks
         self.report = IndexReport()
         self.started = time.perf_counter()
+        self.seen_ns = 0  # when the walk began
+        self.place = (0, 0)
+        self.accept_deletions = False
+        self.boilerplate: frozenset[str] = frozenset()
         self.connected: Engine | None = None  # the server engine, when config.py asks for one
         self.first_batch = 0.0
         self.last_batch = 0.0
 
     def index(self, full: bool, limit: int | None, accept_deletions: bool) -> IndexReport:
         with writer_lock(self.settings.vault_dir(self.vault)):
+            self.seen_ns, self.place, self.accept_deletions = time.time_ns(), self._where(), accept_deletions
             walked = walk(self.vault, load_exclusions(self.vault, self.settings.exclude))
             if not walked.files and not accept_deletions:
                 raise VaultError(
-                    f"{self.vault} holds no notes (.md or .canvas); check the path, and EXCLUDE in config.py"
+                    f"{self.vault} holds no notes (.md or .canvas); check the path, that its drive is mounted, and EXCLUDE "
+                    "in config.py"
                 )
             choice = self._choose(walked.files)
             index = index_folder(self.settings, self.vault, choice.models)
-            with self._ledger(index) as ledger:
-                self._prepare(ledger, index, choice)
+            with self._ledger(index) as ledger, ledger.errors_told():
+                reread = self._prepare(ledger, index, choice) or full
+                self.boilerplate, changed = vault_boilerplate(ledger, walked.files, full)
+                reread = reread or changed
                 stored = ledger.notes()
-                changes = find_changes(walked.files, walked.unreadable, stored, full, limit)
-                if not accept_deletions:
-                    forbid_mass_deletion(len(stored), len(changes.gone), self.vault)
-                self._work(ledger, index, choice, changes, stored)
+                changes = find_changes(walked.files, walked.unreadable, stored, reread, limit)
+                self._delete(ledger, stored, changes.gone, 0)
+                self._work(ledger, index, choice, changes, stored, reread)
                 self._finish(ledger, index, changes)
         return self.report
+
+    def _where(self) -> tuple[int, int]:
+        """(device, inode) of the vault's folder; another one when a drive is mounted there, or no longer is."""
+        try:
+            status = self.vault.stat()
+        except OSError:
+            return 0, 0
+        return status.st_dev, status.st_ino
 
     def _choose(self, files: Sequence[NoteFile]) -> Choice:
         """The models of this index. A server is asked at once: only it knows its model's dimensions and version."""
@@ -164,45 +187,65 @@ class _Run:
     def _ledger(self, index: IndexFolder) -> Ledger:
         return Ledger(index.ledger)
 
-    def _prepare(self, ledger: Ledger, index: IndexFolder, choice: Choice) -> None:
-        """A new index gets its facts; one from an older reader or keyword version is brought up to date."""
+    def _prepare(self, ledger: Ledger, index: IndexFolder, choice: Choice) -> bool:
+        """A new index gets its facts; one from an older keyword version is brought up to date. Returns whether every note
+        must be read again, because another reader or chunker read them."""
         from vaultvec import store
 
         if not ledger.meta("vault"):
-            ledger.set_meta("vault", str(self.vault))
-            ledger.set_meta("reason", choice.reason)
+            with ledger.transaction():
+                for key, value in {"reason": choice.reason, **VERSIONS, "vault": str(self.vault)}.items():
+                    ledger.set_meta(key, value)
             self.hooks.notify(f"model: {' + '.join(m.name for m in choice.models)} ({choice.reason})")
         if ledger.meta("keywords_version") != str(KEYWORDS_VERSION):
             ledger.rebuild_keywords()
-        for number, *_ in ledger.models():
-            if not store.exists(index.chroma) and not ledger.outbox_size(number):
-                ledger.fill_outbox(number)  # Chroma's folder is gone: it is made again from the ledger
+        if not store.exists(index.chroma):
+            for number, *_ in ledger.models():
+                ledger.fill_outbox(number)  # Chroma's folder is gone, or was never made: all rows are due
         if not has_current(index):
             set_current(index)  # the first index answers while it grows
+        return any(ledger.meta(key) != value for key, value in VERSIONS.items())
+
+    def _delete(self, ledger: Ledger, stored: dict[str, StoredNote], gone: Sequence[str], before: int) -> None:
+        """Forget notes that are gone, unless so many are (with those `before`) that the vault itself may be."""
+        known = [path for path in gone if path in stored]
+        if known and not self.accept_deletions:
+            forbid_mass_deletion(len(stored), len(known) + before, self.vault)
+        self.report.notes_deleted += ledger.delete_notes(known)
 
     def _work(
-        self, ledger: Ledger, index: IndexFolder, choice: Choice, changes: Changes, stored: dict[str, StoredNote]
+        self,
+        ledger: Ledger,
+        index: IndexFolder,
+        choice: Choice,
+        changes: Changes,
+        stored: dict[str, StoredNote],
+        reread: bool,
     ) -> None:
-        if changes.gone:
-            self.report.notes_deleted = ledger.delete_notes(changes.gone)
+        """Read, embed and store, side by side. Nothing is started when there is nothing to do."""
         models = self._model_rows(ledger, choice.models)
         if not changes.files and not ledger.counts().pending and not ledger.outbox_size():
             self._describe(ledger, choice.models)
             return
         with ExitStack() as stack:
             reader = Reader(
-                changes.files, stored, lambda: self._donating(index), chunker_spec(self.settings, choice.models[0]),
-                models, worker_count(self.settings, len(changes.files)),
+                changes.files, {} if reread else stored, lambda: self._donating(index),
+                chunker_spec(self.settings, choice.models[0], self.boilerplate), models,
+                worker_count(self.settings, len(changes.files)), self.seen_ns,
             )  # fmt: skip
-            writer = Writer(index, choice.models, [row.id for row in models], self.settings.batch_size)
+            verify = not self.settings.fast_mode
+            writer = Writer(index, choice.models, [row.id for row in models], self.settings.batch_size, verify=verify)
             stack.callback(self._stop, reader, writer)
             reader.start()
             writer.start()
             for row, model in zip(models, choice.models, strict=True):
-                self._embed(ledger, row, model, reader, writer, stored_only=row is not models[0])
+                self._embed(ledger, row, model, reader, writer)
             self._join(reader)
+            self._delete(ledger, stored, reader.state.vanished, len(changes.gone))
+            self._count(reader)
             writer.finish()
-            self._count(reader, stored, changes)
+            if writer.mended:
+                self.hooks.notify(f"{writer.mended} rows of Chroma differed from the ledger and were written again")
 
     def _donating(self, index: IndexFolder) -> Ledger:
         ledger = self._ledger(index)
@@ -224,11 +267,9 @@ class _Run:
 
     # ── embedding ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _embed(
-        self, ledger: Ledger, row: ModelRow, model: ModelSpec, reader: Reader, writer: Writer, *, stored_only: bool
-    ) -> None:
+    def _embed(self, ledger: Ledger, row: ModelRow, model: ModelSpec, reader: Reader, writer: Writer) -> None:
         """Everything pending for one model. The engine is loaded only when there is something to embed."""
-        first = self._first_window(ledger, row, reader, stored_only)
+        first = self._first_window(ledger, row, reader)
         if not first:
             if not self.report.model:
                 self._describe(ledger, [model])
@@ -255,7 +296,7 @@ class _Run:
         finally:
             engine.close()
 
-    def _first_window(self, ledger: Ledger, row: ModelRow, reader: Reader, stored_only: bool) -> bool:
+    def _first_window(self, ledger: Ledger, row: ModelRow, reader: Reader) -> bool:
         """Wait until there is something to embed, or until it is certain that there is not."""
         while True:
             alive = reader.is_alive()
@@ -275,9 +316,9 @@ class _Run:
         after = windows = 0
         while True:
             alive = reader.is_alive()
-            found = ledger.take_pending(row.id, after, engine.window)
-            if alive and len(found) < engine.window and self._gather(reader):
-                found = ledger.take_pending(row.id, after, engine.window)
+            found = ledger.take_pending(row.id, after, engine.texts_per_window)
+            if alive and len(found) < engine.texts_per_window and self._gather(reader):
+                found = ledger.take_pending(row.id, after, engine.texts_per_window)
             if not found:
                 if not alive:
                     return
@@ -334,7 +375,7 @@ class _Run:
     def _raise(self, reader: Reader) -> None:
         if reader.error:
             raise reader.error
-        if reader.state.vanished and not self.vault.is_dir():
+        if reader.state.vanished and self._where() != self.place:
             raise VaultError(
                 f"{self.vault} vanished while it was read; mount it again and rerun: what was done is kept"
             )
@@ -354,11 +395,11 @@ class _Run:
                 thread.join(30)
         self.report.peak_rss_mb = peak_rss_mb()
 
-    def _count(self, reader: Reader, stored: dict[str, StoredNote], changes: Changes) -> None:
+    def _count(self, reader: Reader) -> None:
         state = reader.state
         self.report.notes_indexed = state.indexed
         self.report.notes_unchanged += state.unchanged
-        self.report.notes_deleted += state.vanished
+        self.report.notes_deleted += state.refused
         self.report.notes_failed += state.failed
         self.report.warnings = state.warnings
         self.report.chunks_reused = max(0, state.chunks - state.new_texts)
@@ -371,9 +412,16 @@ class _Run:
         report.notes_failed += list(changes.unreadable)
         report.notes_failed += [(path, f"{path}: {reason}") for path, reason in ledger.failures()]
         report.chunks_total = counts.chunks
-        if counts.pending == counts.failed:
-            set_current(index)
-            ledger.set_meta("chunker_version", str(CHUNKER_VERSION))
+        if counts.failed * 2 > max(1, counts.chunks):
+            raise EngineError(
+                f"{report.model} gave no usable vector for {counts.failed} of {counts.chunks} texts "
+                f"({ledger.failures()[0][1]}); the index that answered before still does. Run: python main.py doctor"
+            )
+        if changes.complete:
+            for key, value in VERSIONS.items():
+                ledger.set_meta(key, value)
+            if counts.pending == counts.failed:
+                set_current(index)
         ledger.compact()
         report.peak_rss_mb = peak_rss_mb()
         report.seconds = time.perf_counter() - self.started
@@ -415,7 +463,7 @@ def find_changes(
 ) -> Changes:
     """Which files to read and which notes are gone. Notes below a folder that could not be read are not gone."""
     present = {file.path for file in files}
-    hidden = tuple(f"{path}/" for path, _ in unreadable)
+    hidden = tuple("" if path == "." else f"{path}/" for path, _ in unreadable)
     gone = tuple(
         path for path in stored if path not in present and not path.startswith(hidden) and path not in dict(unreadable)
     )

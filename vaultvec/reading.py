@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,11 +18,12 @@ from vaultvec.engines import load_tokenizer
 from vaultvec.errors import VaultError
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
 from vaultvec.models import ModelSpec
-from vaultvec.notes import parse_note, read_bytes
+from vaultvec.notes import digest, parse_note, read_bytes
 from vaultvec.settings import Settings
 
 WORKERS_PAY_FROM = 4000  # notes to read; below, starting processes costs more than it brings (benchmarks/workers.py)
 COMMIT_NOTES = 32  # notes of one transaction: a reader of the index sees them appear together
+RACY_NS = 2 * 10**9  # the coarsest clock of a file system in use (FAT: 2 s)
 CHUNK_OF_WORK = 16  # notes sent to a process at a time
 
 
@@ -34,21 +34,26 @@ class ChunkerSpec:
     model: ModelSpec
     models_dir: Path
     limits: ChunkLimits
+    boilerplate: frozenset[str] = frozenset()
 
     def build(self) -> Chunker:
         """Load the tokenizer, no model."""
-        return Chunker(load_tokenizer(self.model, self.models_dir), self.limits, self.model.document_prefix)
+        tokenizer = load_tokenizer(self.model, self.models_dir)
+        return Chunker(tokenizer, self.limits, self.model.document_prefix, self.boilerplate)
 
 
-def chunker_spec(settings: Settings, model: ModelSpec) -> ChunkerSpec:
-    """The chunker for a model and config.py's chunk sizes."""
+def chunker_spec(settings: Settings, model: ModelSpec, boilerplate: frozenset[str] = frozenset()) -> ChunkerSpec:
+    """The chunker for a model and config.py's chunk sizes; `boilerplate` lines are left out."""
     limits = ChunkLimits(settings.chunk_tokens, settings.min_chunk_tokens, model.max_tokens)
-    return ChunkerSpec(model, settings.models_dir, limits)
+    return ChunkerSpec(model, settings.models_dir, limits, boilerplate)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadNote:
-    """A file read: `note` is None when its content is what the ledger has; `reason` when it cannot be a note."""
+    """A file read: `note` is None when its content is what the ledger has; `reason` when it could not be read.
+
+    Only bytes that were read and are no note (`refused`) take the place of what the index has of that file.
+    """
 
     file: NoteFile
     digest: bytes = b""
@@ -56,23 +61,33 @@ class ReadNote:
     chunks: tuple[Chunk, ...] = ()
     reason: str = ""
     vanished: bool = False
+    refused: bool = False
 
 
 def read_and_chunk(file: NoteFile, known_digest: bytes, chunker: Chunker) -> ReadNote:
     """One file to its chunks. Whatever is wrong with one note is told in the result, never raised."""
     try:
         data = read_bytes(file)
-        digest = hashlib.blake2b(data, digest_size=16).digest()
-        if digest == known_digest:
-            return ReadNote(file, digest)
-        note = parse_note(file.path, data)
-        return ReadNote(file, digest, note, tuple(chunker.chunk(note)))
     except VaultError as error:
         return ReadNote(file, reason=str(error), vanished=not os.path.lexists(file.absolute))
+    except MemoryError:
+        return ReadNote(file, reason="there is too little memory to read it")
+    found = digest(data)
+    if found == known_digest:
+        return ReadNote(file, found)
+    try:
+        note = parse_note(file.path, data)
+        return ReadNote(file, found, note, tuple(chunker.chunk(note)))
+    except VaultError as error:
+        return ReadNote(file, found, reason=str(error), refused=True)
     except (MemoryError, RecursionError, ValueError) as error:
-        return ReadNote(
-            file, reason=f"{file.path} could not be parsed ({type(error).__name__}: {error}); please report it"
-        )
+        return ReadNote(file, reason=f"could not be parsed ({type(error).__name__}: {error}); please report it")
+
+
+def settled(file: NoteFile, seen_ns: int) -> NoteFile:
+    """The file as the ledger keeps it. One that changed just before it was seen at `seen_ns` may change again within the
+    same tick of the file system's clock, unseen: it is kept without its ctime, so the next run compares its content."""
+    return replace(file, ctime_ns=0) if file.ctime_ns > seen_ns - RACY_NS else file
 
 
 @dataclass(slots=True)
@@ -82,7 +97,8 @@ class ReaderState:
     read: int = 0
     indexed: int = 0
     unchanged: int = 0
-    vanished: int = 0
+    vanished: list[str] = field(default_factory=list)  # paths; the pipeline decides whether that is believed
+    refused: int = 0
     chunks: int = 0
     new_texts: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -100,6 +116,7 @@ class Reader(threading.Thread):
         spec: ChunkerSpec,
         models: Sequence[ModelRow],
         workers: int,
+        seen_ns: int,
     ) -> None:
         super().__init__(name="reader", daemon=True)
         self.files = files
@@ -112,6 +129,7 @@ class Reader(threading.Thread):
         self._spec = spec
         self._models = models
         self._workers = workers
+        self._seen_ns = seen_ns
 
     def run(self) -> None:
         """Thread body; an error is kept in `error` for the pipeline to raise."""
@@ -168,16 +186,18 @@ class Reader(threading.Thread):
         state = self.state
         state.read += 1
         path = result.file.path
-        if result.reason:
-            if result.vanished:
-                state.vanished += ledger.delete_notes([path])
-            else:
-                state.failed.append((path, result.reason))
+        file = settled(result.file, self._seen_ns)
+        if result.vanished:
+            state.vanished.append(path)
+        elif result.reason:
+            state.failed.append((path, result.reason))
+            if result.refused:
+                state.refused += ledger.delete_notes([path])  # what the index has of it is no longer in the file
         elif result.note is None:
-            ledger.touch(result.file)
+            ledger.touch(file)
             state.unchanged += 1
         else:
-            state.new_texts += ledger.apply_note(result.file, result.digest, result.note, result.chunks, self._models)
+            state.new_texts += ledger.apply_note(file, result.digest, result.note, result.chunks, self._models)
             state.indexed += 1
             state.chunks += len(result.chunks)
             state.warnings.extend((path, warning) for warning in result.note.warnings)

@@ -120,11 +120,12 @@ class Searcher:
         """
         parsed = _checked(query, k, mode)
         filters = filters or Filters()
-        self._refresh()
-        allowed = self._allowed(filters)
-        halves, remarks = self._halves(parsed, mode, allowed)
-        fused = self._fuse(halves, per_note)
-        results = self._rows(fused, halves, k, parsed, filters, explain)
+        with self.ledger.snapshot():
+            self._refresh()
+            allowed = self._allowed(filters)
+            halves, remarks = self._halves(parsed, mode, allowed)
+            fused = self._fuse(halves, per_note)
+            results = self._rows(fused, halves, k, parsed, filters, explain)
         return Answer(results, tuple(remarks))
 
     def _refresh(self) -> None:
@@ -312,13 +313,14 @@ class Searcher:
 
     def related(self, name: str, k: int = 10) -> list[SearchResult]:
         """Notes whose text is nearest to a note's, best first; score is the mean over its chunks of the best cosine."""
-        note = self.find_note(name)
-        self._refresh()
-        for slot in reversed(self.models):  # the model for the note's own language comes last
-            matrix = self._matrix(slot)
-            own = matrix.vectors[matrix.notes == note.id][:RELATED_CHUNKS]
-            if len(own):
-                return self._neighbours(matrix, own, note.id, k)
+        with self.ledger.snapshot():
+            self._refresh()
+            note = self.find_note(name)
+            for slot in reversed(self.models):  # the model for the note's own language comes last
+                matrix = self._matrix(slot)
+                own = matrix.vectors[matrix.notes == note.id][:RELATED_CHUNKS]
+                if len(own):
+                    return self._neighbours(matrix, own, note.id, k)
         raise QueryError(f"{note.path} has no embedded text; it is empty, or not indexed yet: python main.py index")
 
     def _neighbours(self, matrix: Matrix, own: Vectors, note: int, k: int) -> list[SearchResult]:
@@ -341,9 +343,9 @@ class Searcher:
 
     def links(self, k: int = 20, min_score: float = 0.6) -> list[tuple[float, str, str]]:
         """(cosine of the notes' mean vectors, path, path) of pairs that are close but not linked either way, best first."""
-        self._refresh()
-        matrix = self._matrix(self.models[0])
-        notes = self.notes()
+        with self.ledger.snapshot():
+            self._refresh()
+            matrix, notes = self._matrix(self.models[0]), self.notes()
         newest = sorted(notes, key=lambda i: -notes[i].mtime_ns)[:LINKS_NOTES]
         ids, means = _mean_vectors(matrix, np.asarray(newest, dtype=np.int64))
         linked = _linked_pairs(notes)

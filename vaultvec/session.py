@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
-from vaultvec.errors import LedgerError
+from vaultvec.errors import LedgerDamaged, LedgerError
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
@@ -26,13 +27,14 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
     """A searcher over the index that answers for a vault. No model is loaded before the first query needs one."""
     folder = current_index(settings, vault)
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
-    made_by = ledger.meta("engine")
+    with ledger.errors_told():
+        made_by, models = ledger.meta("engine"), ledger.models()
     if (made_by in SERVERS or settings.engine in SERVERS) and made_by and made_by != settings.engine:
         raise LedgerError(
             f'this index was made with ENGINE = "{made_by}", config.py says "{settings.engine}"; set it back, '
             "or run: python main.py index"
         )
-    slots = [_slot(settings, row, notify) for row in ledger.models()]
+    slots = [_slot(settings, row, notify) for row in models]
     return Searcher(ledger, slots, vault, backend=settings.search_backend, chroma=folder / "chroma")
 
 
@@ -136,52 +138,74 @@ def _size(folder: Path) -> int:
 def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) -> int:
     """Make Chroma and the keyword index anew from the ledger, without a model. Returns rows written to Chroma.
 
-    A damaged ledger is put aside; the next index run takes from it every vector that can still be read.
+    A ledger that is damaged or of an unknown schema is put aside, in whichever of the vault's indexes it lies; the next index
+    run takes from it every vector that can still be read.
     """
+    vault_dir = settings.vault_dir(vault)
+    if not any(vault_dir.glob("*/ledger.sqlite3")):
+        current_index(settings, vault)  # says that there is none
+    with writer_lock(vault_dir):
+        aside = 0
+        for path in sorted(vault_dir.glob("*/ledger.sqlite3")):
+            damage = _damage(path)
+            if damage:
+                _put_aside(path.parent, damage, notify)
+                aside += 1
+        if aside:
+            notify("now run: python main.py index")
+            return 0
+        return _rebuild_index(current_index(settings, vault), notify)
+
+
+def _rebuild_index(folder: Path, notify: Notify) -> int:
     from vaultvec.store import ChromaStore, discard
 
-    folder = current_index(settings, vault)
-    with writer_lock(folder.parent):
-        damage = _damage(folder / "ledger.sqlite3")
-        if damage:
-            return _put_aside(folder, damage, notify)
-        with Ledger(folder / "ledger.sqlite3") as ledger:
-            notify(f"{ledger.rebuild_keywords()} keyword rows written")
-            discard(folder / "chroma")
-            written = 0
-            for number, fingerprint, name, dim in ledger.models():
-                ledger.fill_outbox(number)
-                store = ChromaStore(folder / "chroma", fingerprint, name, dim)
+    written = 0
+    with Ledger(folder / "ledger.sqlite3") as ledger:
+        notify(f"{ledger.rebuild_keywords()} keyword rows written")
+        damaged = ledger.drop_damaged_vectors()
+        if damaged:
+            notify(f"{damaged} vectors were damaged; their texts are embedded again by: python main.py index")
+        for number, *_ in ledger.models():
+            ledger.fill_outbox(number)  # first: a kill after this leaves the work to the next index run
+        discard(folder / "chroma")
+        for number, fingerprint, name, dim in ledger.models():
+            store = ChromaStore(folder / "chroma", fingerprint, name, dim)
+            try:
                 written += store.sync(ledger, number, store.max_batch)
+            finally:
                 store.close()
-            return written
+    return written
 
 
 def _damage(path: Path) -> str:
+    """What is wrong with a ledger's content, "" when nothing is. Raises LedgerError when it cannot be opened at all."""
     try:
         with Ledger(path) as ledger:
             return ledger.check()
+    except LedgerDamaged as error:
+        return str(error.__cause__ or error)
     except LedgerError as error:
-        if "newer version" in str(error):
-            raise
-        return str(error)
+        if "schema" in str(error):
+            return "its schema is not this program's"
+        raise
 
 
-def _put_aside(folder: Path, damage: str, notify: Notify) -> int:
-    """Move a damaged ledger out of the way; `sibling_ledgers` finds it there."""
-    for number in range(1, 1000):
-        target = folder / f"ledger-damaged-{number}.sqlite3"
-        if not target.exists():
-            break
-    for suffix in ("", "-wal", "-shm"):
-        part = folder / f"ledger.sqlite3{suffix}"
-        if part.exists():
-            part.rename(Path(f"{target}{suffix}"))
+def _put_aside(folder: Path, damage: str, notify: Notify) -> None:
+    """Move a ledger out of the way; `sibling_ledgers` finds it there."""
     from vaultvec.store import discard
 
+    number = next(n for n in count(1) if not (folder / f"ledger-aside-{n}.sqlite3").exists())
+    target = folder / f"ledger-aside-{number}.sqlite3"
+    try:
+        for suffix in ("-wal", "-shm", ""):  # the log first: a ledger without its log is merely older
+            part = folder / f"ledger.sqlite3{suffix}"
+            if part.exists():
+                part.rename(f"{target}{suffix}")
+    except OSError as error:
+        raise LedgerError(f"{folder} cannot be written ({error.strerror}); mend its permissions") from error
     discard(folder / "chroma")
-    notify(f"the ledger was damaged ({damage}); it lies aside as {target.name}. Now run: python main.py index")
-    return 0
+    notify(f"a ledger could not be used ({damage}); it lies aside as {target}")
 
 
 def export(settings: Settings, vault: Path, target: Path) -> int:

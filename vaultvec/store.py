@@ -47,7 +47,16 @@ class ChromaStore:
             )
             self.max_batch = int(self._client.get_max_batch_size())
         except Exception as error:  # Chroma raises many kinds, from its Rust side too
+            self._forget_client()
             raise _store_error(error, folder) from error
+
+    def _forget_client(self) -> None:
+        """Chroma keeps a client that failed to open, and hands it out again for the same folder."""
+        from chromadb.api.shared_system_client import SharedSystemClient
+
+        if hasattr(self, "_client"):
+            self.close()
+        SharedSystemClient._identifier_to_system.pop(str(self.folder), None)
 
     def sync(self, ledger: Ledger, model: int, batch_size: int, stop: threading.Event | None = None) -> int:
         """Bring Chroma up to the ledger, `batch_size` rows at a time. Returns rows written or removed."""
@@ -83,17 +92,36 @@ class ChromaStore:
             raise _store_error(error, self.folder) from error
 
     def count(self) -> int:
-        """Rows in the collection."""
-        return int(self._collection.count())
+        """Rows in the collection. Raises LedgerError."""
+        try:
+            return int(self._collection.count())
+        except Exception as error:
+            raise _store_error(error, self.folder) from error
 
     def ids(self, page: int = 5000) -> set[str]:
         """Every chunk id in the collection, read page by page."""
         found: set[str] = set()
         while True:
-            got = self._collection.get(limit=page, offset=len(found), include=[])["ids"]
+            try:
+                got = self._collection.get(limit=page, offset=len(found), include=[])["ids"]
+            except Exception as error:
+                raise _store_error(error, self.folder) from error
             if not got:
                 return found
             found.update(got)
+
+    def differing(self, ledger: Ledger, model: int) -> set[str]:
+        """Chunk ids that Chroma has and should not, or should have and has not."""
+        return self.ids() ^ ledger.row_names(model)
+
+    def mend(self, ledger: Ledger, model: int, batch_size: int) -> int:
+        """After a sync: count, and where the count is not the ledger's, write what differs. Returns rows mended."""
+        if self.count() == len(ledger.row_names(model)):
+            return 0
+        names = self.differing(ledger, model)
+        ledger.requeue(model, names)
+        self.sync(ledger, model, batch_size)
+        return len(names)
 
     def query(self, vector: Vectors, k: int) -> list[tuple[str, float]]:
         """The `k` nearest chunk ids with their cosine, best first. `vector`: (dim,), unit length."""
@@ -125,8 +153,17 @@ class ChromaStore:
 
 
 def discard(folder: Path) -> None:
-    """Throw Chroma's folder away; `ledger.fill_outbox` and `sync` make it anew without a model."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Throw Chroma's folder away; `ledger.fill_outbox` and `sync` make it anew without a model.
+
+    It is renamed first, so that a kill leaves it whole or gone.
+    """
+    away = folder.with_name(f"{folder.name}-discarded")
+    shutil.rmtree(away, ignore_errors=True)
+    try:
+        folder.rename(away)
+    except OSError:  # not there, or held open by another program
+        away = folder
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def exists(folder: Path) -> bool:

@@ -16,8 +16,12 @@ STORE_POLL_SECONDS = 0.2
 class Writer(threading.Thread):
     """Brings Chroma up to the ledger whenever a batch of rows waits, and at the end. Never makes the model wait."""
 
-    def __init__(self, index: IndexFolder, models: Sequence[ModelSpec], rows: Sequence[int], batch_size: int) -> None:
+    def __init__(
+        self, index: IndexFolder, models: Sequence[ModelSpec], rows: Sequence[int], batch_size: int, *, verify: bool
+    ) -> None:
         super().__init__(name="store", daemon=True)
+        self.verify = verify  # at the end, compare Chroma's count with the ledger's
+        self.mended = 0
         self.index = index
         self.models = list(zip(rows, models, strict=True))
         self.batch_size = batch_size
@@ -55,6 +59,8 @@ class Writer(threading.Thread):
                                 stores[row] = self._open(ledger, row)
                             stores[row].sync(ledger, row, self.batch_size, self.stop)
                     if ending:
+                        if self.verify:
+                            self.mended = sum(s.mend(ledger, row, self.batch_size) for row, s in stores.items())
                         return
         except BaseException as error:  # raised again by the pipeline
             self.error = error

@@ -12,41 +12,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 import numpy as np
 
 from vaultvec.batching import batch_items, split_batch, windows
-from vaultvec.datatypes import Batch, BatchResult, Encoded, TokenIds, Vectors
+from vaultvec.datatypes import Batch, BatchResult, Encoded, Vectors
 from vaultvec.errors import BatchTooLarge, EngineError
 from vaultvec.models import ModelSpec
-
-
-class Tokenizer(Protocol):
-    """The model's own tokenizer. Ids carry the special tokens; nothing is padded."""
-
-    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
-        """Token ids of each text with special tokens, cut to `max_tokens` (specials included) when given."""
-        ...
-
-    def encode_plain(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Token ids of each text without special tokens, never cut."""
-        ...
-
-    @property
-    def prefix_ids(self) -> tuple[int, ...]:
-        """Special tokens before a text, such as [CLS]."""
-        ...
-
-    @property
-    def suffix_ids(self) -> tuple[int, ...]:
-        """Special tokens after a text, such as [SEP]."""
-        ...
-
-    @property
-    def joinable(self) -> bool:
-        """True if pieces joined by white space tokenise to the joined pieces' ids (WordPiece, Unigram)."""
-        ...
+from vaultvec.tokenizing import Tokenizer as Tokenizer
 
 
 class Engine(ABC):
@@ -81,6 +54,11 @@ class Engine(ABC):
         return self.model.fingerprint("int8" if self.precision == "int8" else "full")
 
     @property
+    def texts_per_window(self) -> int:
+        """Texts gathered and sorted at a time: `window`, but never fewer than fill two batches of long texts."""
+        return max(self.window, 2 * self.token_budget // max(1, self.model.max_tokens))
+
+    @property
     def busy_seconds(self) -> float:
         """Time during which at least one batch was in the model."""
         return self._busy
@@ -89,7 +67,7 @@ class Engine(ABC):
     def _forward(self, batch: Batch) -> Vectors:
         """Vectors (len(batch.items), dim) of one batch; raises BatchTooLarge when memory does not suffice."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (an engine without anything to release needs no method)
         """Release the model. An engine may be used again after it is built again."""
 
     def warm_up(self) -> None:
@@ -122,8 +100,8 @@ class Engine(ABC):
         return out
 
     def plan(self, items: Iterable[Encoded]) -> Iterator[Batch]:
-        """Windows of `self.window` texts, each sorted by length and cut at the token budget."""
-        for window in windows(items, self.window):
+        """Windows of `texts_per_window` texts, each sorted by length and cut at the token budget."""
+        for window in windows(items, self.texts_per_window):
             yield from batch_items(window, self.token_budget)
 
     def embed_batches(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:

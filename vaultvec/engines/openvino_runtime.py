@@ -57,8 +57,11 @@ class CompiledModel:
         threads: int,
         precision: str = "fp32",
         cache_dir: Path | None = None,
+        cache_weights: bool = False,
     ) -> None:
-        """`model`: the path of a .xml or .onnx file, or an openvino.Model. With `cache_dir` the next load is short."""
+        """`model`: the path of a .xml or .onnx file, or an openvino.Model. With `cache_dir` the next load is short;
+        `cache_weights` puts the weights into the cache too.
+        """
         core = openvino().Core()
         options: dict[str, Any] = {
             "NUM_STREAMS": str(streams),
@@ -68,13 +71,14 @@ class CompiledModel:
         if cache_dir is not None:
             cache_dir.mkdir(parents=True, exist_ok=True)
             # Without the weights, which lie beside it: 0.4 MB in place of 90, and it loads no slower.
-            options |= {"CACHE_DIR": str(cache_dir), "CACHE_MODE": "OPTIMIZE_SIZE"}
+            mode = "OPTIMIZE_SPEED" if cache_weights else "OPTIMIZE_SIZE"
+            options |= {"CACHE_DIR": str(cache_dir), "CACHE_MODE": mode}
         source = str(model) if isinstance(model, Path) else model
         try:
             compiled = core.compile_model(source, "CPU", options)
         except RuntimeError as error:
             cure = f"delete the folder {model.parent}" if isinstance(model, Path) else "reinstall openvino"
-            raise ModelError(f"OpenVINO cannot compile the model ({_first_line(error)}); {cure} and try again") from error
+            raise ModelError(f"OpenVINO cannot compile it ({_first_line(error)}); {cure} and try again") from error
         self.input_types = {port.get_any_name(): port.get_element_type().to_dtype() for port in compiled.inputs}
         self._requests: LifoQueue[Any] = LifoQueue()
         for _ in range(streams):

@@ -1,4 +1,4 @@
-"""Attention over packed tokens: each text attends to itself alone. Three ways, the best one the device has.
+"""Attention over packed tokens: each text attends to itself alone. Three ways, the best one that works here.
 
 - varlen: `torch.nn.attention.varlen.varlen_attn` (torch 2.10), FlashAttention's variable-length kernel, half precision.
 - jagged: scaled_dot_product_attention on jagged nested tensors, for other CUDA cards, float32, and older torch.
@@ -8,14 +8,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 
 # Padding that a group may carry, as a share of its area: more makes fewer, larger products of more waste.
 # Tuned on 184-token chunks sorted by length, where 0.1 leaves two or three groups of 2,048 tokens.
@@ -41,7 +41,6 @@ class Layout:
 
     offsets: Tensor  # (n + 1,) int32 on the device: text i is rows offsets[i] to offsets[i + 1]
     lengths: tuple[int, ...]
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @cached_property
     def max_length(self) -> int:
@@ -51,7 +50,7 @@ class Layout:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Made once a batch, used by every layer."""
-        return tuple(_group(start, lengths, self.device) for start, lengths in cut_groups(self.lengths))
+        return tuple(_group(start, lengths, self.offsets.device) for start, lengths in cut_groups(self.lengths))
 
 
 class Attention(Protocol):
@@ -60,34 +59,49 @@ class Attention(Protocol):
     def __call__(self, qkv: Tensor, layout: Layout) -> Tensor: ...
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype) -> Attention:
-    """The best attention for a device and a precision."""
+def choose_attention(device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> Attention:
+    """The best attention that works on this device, in this precision, for heads of this size: each is tried once."""
+    import torch
+
     if device.type != "cuda":
         return attend_grouped
     half = dtype in (torch.float16, torch.bfloat16)
-    flash = half and torch.cuda.get_device_capability(device)[0] >= 8 and _varlen_kernel() is not None
-    return attend_varlen if flash else attend_jagged
+    for attend in (attend_varlen, attend_jagged) if half else (attend_jagged,):
+        if agrees(attend, device, dtype, heads, head_dim):
+            return attend
+    return attend_grouped
 
 
-def _varlen_kernel() -> Callable[..., Tensor] | None:
+def agrees(attend: Attention, device: torch.device, dtype: torch.dtype, heads: int, head_dim: int) -> bool:
+    """Whether a way of attention runs here and gives what the plain product gives, on two short texts."""
+    import torch
+
+    lengths = (5, 3)
+    draw = torch.randn(sum(lengths), 3, heads, head_dim, generator=torch.Generator().manual_seed(0))
+    qkv = draw.to(device, dtype)
+    layout = Layout(torch.tensor([0, 5, 8], dtype=torch.int32, device=device), lengths)
     try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:  # torch before 2.10
-        return None
-    return cast("Callable[..., Tensor]", varlen_attn)
+        with torch.inference_mode():
+            difference = attend(qkv, layout).float() - attend_grouped(qkv, layout).float()
+            return bool(difference.abs().max() < 0.05)  # bf16 keeps three digits of values around one
+    except (RuntimeError, ImportError):  # an older card, an older torch, a head too wide
+        return False
 
 
 def attend_varlen(qkv: Tensor, layout: Layout) -> Tensor:
     """FlashAttention over the packed matrix itself."""
-    kernel = _varlen_kernel()
-    assert kernel is not None, "chosen only where it exists"
+    from torch.nn.attention.varlen import varlen_attn  # torch 2.10
+
     query, key, value = qkv.unbind(1)
     widest = layout.max_length
-    return kernel(query, key, value, layout.offsets, layout.offsets, widest, widest)
+    return cast("Tensor", varlen_attn(query, key, value, layout.offsets, layout.offsets, widest, widest))
 
 
 def attend_jagged(qkv: Tensor, layout: Layout) -> Tensor:
     """The same by nested tensors; both length bounds are given, so that nothing waits for the device."""
+    import torch
+    from torch.nn import functional
+
     offsets = layout.offsets.long()
     shortest, longest = min(layout.lengths), layout.max_length
     with warnings.catch_warnings():
@@ -104,6 +118,9 @@ def attend_jagged(qkv: Tensor, layout: Layout) -> Tensor:
 
 def attend_grouped(qkv: Tensor, layout: Layout) -> Tensor:
     """One product a group; a group of equally long texts is a mere view of the matrix."""
+    import torch
+    from torch.nn import functional
+
     mixed = torch.empty_like(qkv[:, 0])
     for group in layout.groups:
         if group.index is None or group.kept is None:
@@ -133,6 +150,8 @@ def cut_groups(lengths: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def _group(start: int, lengths: tuple[int, ...], device: torch.device) -> Group:
+    import torch
+
     count, width, total = len(lengths), max(lengths), sum(lengths)
     if total == count * width:
         return Group(start, start + total, count, width)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from vaultvec.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
 
 CPU_TOKEN_BUDGET = 2048  # tokens a batch; tuned on a 2-core server CPU
 # A GPU of the H200's class is busy for several milliseconds with this many tokens of a small model, which hides the
@@ -12,11 +15,13 @@ CPU_TOKEN_BUDGET = 2048  # tokens a batch; tuned on a 2-core server CPU
 GPU_TOKEN_BUDGET = 65_536
 LEAST_GPU_TOKEN_BUDGET = 2048
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "alloc_failed")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def choose_device(wanted: str) -> torch.device:
     """A device from "auto", "cpu", "cuda", "cuda:1", "mps". Raises SettingsError for one that torch does not find."""
+    import torch
+
     if wanted == "auto":
         wanted = "cuda" if cuda_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = wanted.partition(":")
@@ -32,11 +37,15 @@ def choose_device(wanted: str) -> torch.device:
 
 def cuda_available() -> bool:
     """Whether this build of torch and this machine's driver work together."""
+    import torch
+
     return bool(torch.cuda.is_available())
 
 
 def cuda_devices() -> list[str]:
     """Every CUDA card, as `choose_device` takes it."""
+    import torch
+
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] if cuda_available() else []
 
 
@@ -54,6 +63,8 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 def best_half(device: torch.device) -> str | None:
     """The half precision with instructions of its own on this device, or None."""
+    import torch
+
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     if device.type == "mps":
@@ -64,11 +75,16 @@ def best_half(device: torch.device) -> str | None:
 
 def dtype_of(precision: str) -> torch.dtype:
     """fp32, bf16 or fp16 as torch's type."""
-    return _DTYPES[precision]
+    import torch
+
+    dtype: torch.dtype = getattr(torch, _DTYPES[precision])
+    return dtype
 
 
 def limit_memory(device: torch.device, fraction: float) -> None:
     """Let this process use no more than `fraction` of the GPU's memory; what goes beyond is out of memory."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(fraction, device)
     elif device.type == "mps":
@@ -77,6 +93,8 @@ def limit_memory(device: torch.device, fraction: float) -> None:
 
 def free_memory(device: torch.device, fraction: float) -> int:
     """Bytes that this process may still take on a GPU: within its fraction, and not in use by others."""
+    import torch
+
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(min(free, fraction * total - torch.cuda.memory_allocated(device)))
@@ -94,12 +112,16 @@ def auto_token_budget(device: torch.device, fraction: float, bytes_per_token: in
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whichever device; only CUDA has an error class for it."""
+    import torch
+
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
 
 
 def free_cache(device: torch.device) -> None:
     """Give unused blocks back, so that a smaller batch finds room in one piece."""
+    import torch
+
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -110,6 +132,8 @@ class CudaClock:
     """Two events around a batch: when it is done can be awaited alone, and what it took is the GPU's own time."""
 
     def __init__(self, device: torch.device) -> None:
+        import torch
+
         self._stream = torch.cuda.current_stream(device)
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
         self._events[0].record(self._stream)
@@ -135,6 +159,8 @@ def start_clock(device: torch.device) -> CudaClock | None:
 
 def copy_back(vectors: torch.Tensor) -> torch.Tensor:
     """The vectors on the CPU; on CUDA only queued, into pinned memory that torch keeps and gives out again."""
+    import torch
+
     if vectors.device.type != "cuda":
         return vectors.cpu()
     host = torch.empty(vectors.shape, dtype=torch.float32, pin_memory=True)

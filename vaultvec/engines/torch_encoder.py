@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from vaultvec.datatypes import TokenIds
 from vaultvec.engines.base import Tokenizer
@@ -15,8 +13,11 @@ from vaultvec.engines.reference import load_reference, reference_source
 from vaultvec.engines.torch_device import dtype_of
 from vaultvec.engines.torch_packed import PackedEncoder
 from vaultvec.engines.torch_padded import PaddedEncoder
-from vaultvec.engines.torch_weights import Weights, read_folder, read_loaded
+from vaultvec.engines.torch_weights import read_folder, read_loaded
 from vaultvec.models import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
 
 LOWEST_COSINE = 0.999  # of half precision to fp32, or fp32 it is
 CHECK_TEXTS = (
@@ -32,6 +33,7 @@ CHECK_TEXTS = (
 class Encoder(Protocol):
     """Token ids → unit vectors on a device; on CUDA they are queued, not awaited."""
 
+    device: torch.device
     compiled: bool  # may be switched off, never on
 
     @property
@@ -55,10 +57,15 @@ class EncoderSource:
 
     def open(self, device: torch.device, precision: str, *, compiled: bool = False) -> Encoder:
         """Read the weights and put them on the device. Raises ModelError when they cannot be had."""
-        weights = self._read_packed() if self.packed else None
-        if weights is None:
-            return PaddedEncoder(load_reference(self.model), device, dtype_of(precision))
-        return PackedEncoder(weights, device, dtype_of(precision), compiled=compiled)
+        dtype = dtype_of(precision)
+        folder = Path(reference_source(self.model))
+        weights = read_folder(folder, self.model.pooling) if self.packed and folder.is_dir() else None
+        if weights is None:  # sentence-transformers takes 10 s to import: only where it must be
+            reference = load_reference(self.model)
+            weights = read_loaded(reference) if self.packed else None
+            if weights is None:
+                return PaddedEncoder(reference, device, dtype)
+        return PackedEncoder(weights, device, dtype, compiled=compiled)
 
     def settle_precision(self, device: torch.device, precision: str) -> str:
         """`precision` if its vectors agree with fp32's on a few texts, else "fp32"."""
@@ -90,12 +97,6 @@ class EncoderSource:
 
     def _check_rows(self) -> list[TokenIds]:
         return self.tokenizer.encode(CHECK_TEXTS, self.model.max_tokens)
-
-    def _read_packed(self) -> Weights | None:
-        """The weights for the packed forward, without sentence-transformers where the model is a folder."""
-        folder = Path(reference_source(self.model))
-        found = read_folder(folder, self.model.pooling) if folder.is_dir() else None
-        return found or read_loaded(load_reference(self.model))
 
 
 def first_line(error: BaseException) -> str:

@@ -1,6 +1,5 @@
 """torch on CUDA, MPS and the CPU: half precision where native, packed tokens, batches queued ahead of their results.
 
-Like every torch_*.py this imports torch at its top; it is imported itself only when this engine is chosen.
 The caller tokenises in its own threads. On CUDA a batch is packed, copied, run and copied back without a wait: while
 the device works on one, the next ones are queued behind it, and a result is awaited only when it is handed out.
 """
@@ -16,7 +15,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from vaultvec.batching import plan_batches
 from vaultvec.datatypes import Batch, BatchResult, Vectors
@@ -27,6 +25,8 @@ from vaultvec.errors import BatchTooLarge, EngineError
 from vaultvec.models import ModelSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from vaultvec.settings import Settings
 
 CUDA_IN_FLIGHT = 3  # batches queued on a CUDA device while the oldest is awaited
@@ -93,6 +93,8 @@ class TorchEngine(Engine):
 
         Raises SettingsError for a device or a precision that is not there, ModelError when the weights are not.
         """
+        import torch
+
         if threads is not None:
             torch.set_num_threads(threads)
         super().__init__(model, tokenizer, token_budget=token_budget or hardware.CPU_TOKEN_BUDGET, window=window)
@@ -194,8 +196,10 @@ class TorchEngine(Engine):
 
     def _start(self, batch: Batch, encoder: Encoder) -> _Flight:
         """Queue one batch and the copy of its vectors. What is beyond the budget (it may have shrunk) goes in parts."""
+        import torch
+
         begun = perf_counter()
-        clock = hardware.start_clock(self._device)
+        clock = hardware.start_clock(encoder.device)
         rows = [item.token_ids for item in batch.items]
         order: tuple[int, ...] = ()
         if batch.max_tokens * len(rows) <= self.token_budget:
@@ -228,6 +232,8 @@ class TorchEngine(Engine):
 
     def _move_to_cpu(self, error: RuntimeError) -> None:
         """Load the model anew on the CPU: what lies on a failed GPU cannot be read any more."""
+        import torch
+
         with self._move_lock:
             if self.device == "cpu":  # another thread was first
                 return

@@ -1,24 +1,24 @@
 """BERT and XLM-RoBERTa over packed tokens: all texts of a batch in one (tokens, hidden) matrix, no padding anywhere.
 
 Only attention needs to know where one text ends and the next begins; see torch_attention.py. The idea is that of
-ByteTransformer (Zhai et al. 2022, arXiv:2210.03052) and of FlashAttention's variable-length kernels. torch is imported
-at the top: nothing imports this module before a torch engine is asked for.
+ByteTransformer (Zhai et al. 2022, arXiv:2210.03052) and of FlashAttention's variable-length kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from vaultvec.datatypes import TokenIds
 from vaultvec.engines.torch_attention import Layout, choose_attention
 from vaultvec.engines.torch_weights import Weights
 from vaultvec.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class LayerWeights(NamedTuple):
@@ -42,11 +42,14 @@ class PackedEncoder:
     """Token ids → unit vectors on the device. `compiled` may be switched off when torch.compile fails."""
 
     def __init__(self, weights: Weights, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
+        import torch
+
         self.architecture = weights.architecture
         self.device = device
         self.dtype = dtype
         self.compiled = compiled
-        self.attend = choose_attention(device, dtype)
+        heads = self.architecture.heads
+        self.attend = choose_attention(device, dtype, heads, self.architecture.hidden // heads)
         self._step = torch.compile(_layer_step, dynamic=True) if compiled else _layer_step
         self._load(weights.state)
 
@@ -72,6 +75,8 @@ class PackedEncoder:
         return tensor.to(self.device, self.dtype)
 
     def _layer(self, state: Mapping[str, Tensor], prefix: str) -> LayerWeights:
+        import torch
+
         def both(name: str) -> list[Tensor]:
             return [self._put(state[f"{prefix}{name}.{part}"]) for part in ("weight", "bias")]
 
@@ -87,6 +92,9 @@ class PackedEncoder:
 
     def run(self, layout: Layout, ids: Tensor, positions: Tensor) -> Tensor:
         """The model over what `pack` made."""
+        import torch
+        from torch.nn import functional
+
         with torch.inference_mode():
             x = functional.embedding(ids, self._words) + functional.embedding(positions, self._positions)
             x = functional.layer_norm(x, (x.shape[1],), self._norm_weight, self._norm_bias, self.architecture.eps)
@@ -96,6 +104,8 @@ class PackedEncoder:
             return functional.normalize(pool(x, layout, self.architecture.pooling))
 
     def _run_layer(self, x: Tensor, layer: LayerWeights, layout: Layout) -> Tensor:
+        from torch.nn import functional
+
         heads = self.architecture.heads
         qkv = functional.linear(x, layer.qkv_weight, layer.qkv_bias).view(x.shape[0], 3, heads, -1)
         mixed = self.attend(qkv, layout).reshape(x.shape)
@@ -104,6 +114,8 @@ class PackedEncoder:
 
     def pack(self, rows: Sequence[TokenIds]) -> tuple[Layout, Tensor, Tensor]:
         """One host buffer, one copy: token ids, positions, offsets. Pinned on CUDA, so that nothing waits for it."""
+        import torch
+
         lengths = np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows))
         if lengths.max() + self.architecture.position_offset > self.architecture.max_positions:
             raise ModelError(
@@ -120,7 +132,7 @@ class PackedEncoder:
         view[total : 2 * total] = np.arange(total) - np.repeat(starts, lengths)
         view[2 * total :] = offsets
         there = host.to(self.device, non_blocking=True)
-        layout = Layout(there[2 * total :], tuple(lengths.tolist()), self.device)
+        layout = Layout(there[2 * total :], tuple(lengths.tolist()))
         return layout, there[:total], there[total : 2 * total]
 
 
@@ -129,6 +141,8 @@ def _layer_step(mixed: Tensor, x: Tensor, layer: LayerWeights, eps: float, gelu:
 
     Apart from attention, so that torch.compile sees one graph with one dynamic size, the same for every layer.
     """
+    from torch.nn import functional
+
     width = (x.shape[1],)
     x = x + functional.linear(mixed, layer.out_weight, layer.out_bias)
     x = functional.layer_norm(x, width, layer.norm1_weight, layer.norm1_bias, eps)
@@ -139,6 +153,8 @@ def _layer_step(mixed: Tensor, x: Tensor, layer: LayerWeights, eps: float, gelu:
 
 def pool(x: Tensor, layout: Layout, pooling: str) -> Tensor:
     """One float32 row a text from its tokens (tokens, hidden): "mean" or the first token ("cls")."""
+    import torch
+
     if pooling == "cls":
         return x[layout.offsets[:-1].long()].float()
     if x.device.type == "mps":  # no segment_reduce there

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vaultvec.datatypes import TokenIds
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class PaddedEncoder:
@@ -18,6 +20,8 @@ class PaddedEncoder:
     compiled = False
 
     def __init__(self, reference: Any, device: torch.device, dtype: torch.dtype) -> None:
+        import torch
+
         modules = list(reference)
         self.device = device
         self._backbone = modules[0].to(device=device, dtype=dtype).eval()
@@ -31,6 +35,8 @@ class PaddedEncoder:
 
     def encode(self, rows: Sequence[TokenIds]) -> Tensor:
         """Unit vectors (len(rows), dim) float32 on the device."""
+        import torch
+
         width = max(len(row) for row in rows)
         ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -48,6 +54,8 @@ class PaddedEncoder:
             return torch.nn.functional.normalize(features["sentence_embedding"].float())
 
     def _send(self, array: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+        import torch
+
         host = torch.from_numpy(array)
         if self.device.type == "cuda":
             host = host.pin_memory()
@@ -56,4 +64,6 @@ class PaddedEncoder:
 
 def _widened(value: Any) -> Any:
     """Half precision ends where pooling begins."""
-    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+    import torch
+
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from vaultvec.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ROBERTA = ("roberta", "xlm-roberta", "camembert")  # their positions begin after the id of the padding token
 _ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # GELU's `approximate`

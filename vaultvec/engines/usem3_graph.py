@@ -23,7 +23,7 @@ WIDTH = 512  # of an embedding and of a vector
 BRANCH_WIDTH = 256
 # The rows of the embedding table are dealt out to so many blocks, each quantised with a scale and an offset of its own.
 BLOCKS = 17
-_END = np.iinfo(np.int64).max
+_END = np.iinfo(np.int32).max  # OpenVINO computes in int32, and reads a larger one back from its cache as -1
 
 
 def read_weights(path: Path) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vaultvec.config_keys import show_value
-from vaultvec.results import Decision, Report
+from vaultvec.measure.results import Decision, Report
 
+BUSY = 0.25  # share of the CPU from which other programs are worth a word
 GUIDE_CHUNKS = 1000  # the guide's own figure is the time for 1,000 chunks
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -99,6 +100,8 @@ def facts(report: Report) -> list[str]:
             f"ceiling: {c.gflops:.0f} GFLOP/s ({c.how}) over {c.mflop_per_token:.1f} MFLOP a token allows "
             f"{c.tokens_per_second:,.0f} tokens/s; the best stands at {c.share:.0%} of it"
         )
+    if report.busy > BUSY:
+        lines.append(f"other programs took {report.busy:.0%} of the CPU when this began: close them and measure again")
     if report.agreement is not None:
         lines.append(f"int8: {report.agreement:.1%} of the ten nearest chunks are those of fp32")
     return lines

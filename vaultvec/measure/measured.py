@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vaultvec.bench import Subject, run_benchmark
-from vaultvec.report import save_html
-from vaultvec.results import Report, save_json
-from vaultvec.sampling import SHORT_SAMPLE, THOROUGH_SAMPLE, sample_vault
+from vaultvec.measure.bench import Subject, run_benchmark
+from vaultvec.measure.report import save_html
+from vaultvec.measure.results import Report, save_json
+from vaultvec.measure.sampling import SHORT_SAMPLE, THOROUGH_SAMPLE, sample_vault
 from vaultvec.settings import Settings
 
 

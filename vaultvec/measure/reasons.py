@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaultvec.engines.base import Engine
-from vaultvec.rounds import Ratio
+from vaultvec.measure.rounds import Ratio
+from vaultvec.measure.surroundings import Surroundings
+from vaultvec.measure.ways import GUIDE_BATCH, padded_tokens
 from vaultvec.settings import Settings
-from vaultvec.surroundings import Surroundings
-from vaultvec.ways import GUIDE_BATCH, padded_tokens
 
 Notes = dict[str, tuple[str, str]]  # key → (measured gain, reason)
 NO_EFFECT = "no effect here"
@@ -27,6 +27,7 @@ def explain(
     return {
         "EMBEDDING_BATCH_SIZE": _window_note(settings, engine, lengths, ratio, "EMBEDDING_BATCH_SIZE" in written),
         "WORKERS": _workers_note(around),
+        **_choice_notes(settings, engine),
         **_torch_notes(engine),
         **_pipeline_notes(around),
     }
@@ -45,6 +46,16 @@ def _window_note(
     gain = f"padding {share(now):.1%} at {now}, {share(GUIDE_BATCH):.1%} at {GUIDE_BATCH}"
     reason = "texts sorted by length at a time; what goes through the model at once is the token budget"
     return gain, f"{reason} (all changes together: {ratio})" if written else reason
+
+
+def _choice_notes(settings: Settings, engine: Engine) -> Notes:
+    """What "auto" took, so that nobody has to guess."""
+    notes = {"EMBEDDING_MODEL": ("", f"measured with {engine.model.name}; --thorough compares the guide's models")}
+    if settings.precision == "auto":
+        half = engine.precision in ("bf16", "fp16")
+        why = "native here, and its vectors are fp32's" if half else "nothing shorter is native here and as exact"
+        notes["PRECISION"] = ("", f"auto took {engine.precision}: {why}")
+    return notes
 
 
 def _workers_note(around: Surroundings) -> tuple[str, str]:

@@ -10,23 +10,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vaultvec.ceiling import measure_ceiling
+import numpy as np
+import psutil
+
 from vaultvec.datatypes import Vectors
 from vaultvec.engines import SERVERS, create_engine
 from vaultvec.engines.base import Engine
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError, VaultError
-from vaultvec.extras import Trying, try_extras
-from vaultvec.models import ModelSpec
-from vaultvec.monitor import gpu_probe, usable_cpus
-from vaultvec.prices import measure_prices
-from vaultvec.reasons import explain
-from vaultvec.results import FIDELITY_GATE, Mix, Report, Row, Trial, machine_name
-from vaultvec.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
-from vaultvec.settings import Settings
-from vaultvec.surroundings import GUIDE_KEYS, Surroundings, measure_surroundings
-from vaultvec.tuning import Changes, Tuner, decide, guide_changes
-from vaultvec.ways import (
+from vaultvec.measure.ceiling import measure_ceiling
+from vaultvec.measure.extras import Trying, try_extras
+from vaultvec.measure.prices import measure_prices
+from vaultvec.measure.reasons import explain
+from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Report, Row, Trial, machine_name
+from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
+from vaultvec.measure.surroundings import GUIDE_KEYS, Surroundings, measure_surroundings
+from vaultvec.measure.tuning import Changes, Tuner, decide, guide_changes
+from vaultvec.measure.ways import (
     encode,
     engine_baseline_ways,
     fast,
@@ -35,13 +35,19 @@ from vaultvec.ways import (
     reference_ways,
     safe_count,
 )
+from vaultvec.models import ModelSpec
+from vaultvec.monitor import gpu_probe, usable_cpus
+from vaultvec.settings import Settings
 
 SHORT_SECONDS = 52.0  # of a short run; what is left of the minute is the report
 THOROUGH_SECONDS = 480.0
 LEAST_TEXTS = 24
-PART = 0.4  # of the texts go into trials and prices
-LEAST_PART = 12
+WIDE_TEXTS = 48  # at least, for the guide's batch of 2000: with fewer it would be no larger than 32
+PART = 0.5  # of the texts go into trials and prices
+LEAST_PART = 16
 TRIED_TEXTS = 6  # embedded first, to know how many texts the time allows
+PASS_SECONDS = 0.5  # a pass of the fast path should take about as long, to be timed well
+MOST_TIMES = 50
 ENGINE_PASSES = 26  # over a part, in trials and prices, in two rounds
 
 Progress = Callable[[str, float], None]
@@ -97,6 +103,7 @@ class _Run:
         self.limit = subject.seconds or (THOROUGH_SECONDS if subject.thorough else SHORT_SECONDS)
         self.rounds = 4 if subject.thorough else 2
         self.gpu = gpu_probe()
+        self.busy = psutil.cpu_percent(interval=0.3) / 100  # other programs' share, before ours begins
         self._tick("loading the model")
         self.engine = subject.build(subject.settings)
         stack.callback(self.engine.close)
@@ -111,28 +118,35 @@ class _Run:
         rates = self._rates()
         around = measure_surroundings(
             subject.settings, engine.model, subject.vault, rounds=self.rounds, thorough=subject.thorough,
-            model_seconds=1 / rates.engine, tick=self._tick,
+            tick=self._tick,
         )  # fmt: skip
         count = self._affordable(rates)
         part = min(count, max(LEAST_PART, int(PART * count)))
         texts, used = subject.texts[:count], self.lengths[:count]
-        slow = self._time([*self._noted(count), fast(engine, "now", "fast path")], texts, used)
+        slow = self._time([*self.slow_ways[:2], fast(engine, "now", "fast path")], texts, used)
         truth = self._truth(slow, texts)
-        tuner, tuned, trials, budgets = self._tune(texts[:part], used[:part], truth)
+        wide = max(count, min(WIDE_TEXTS, len(subject.texts)))
+        large = self._time([self._noted(wide)], subject.texts[:wide], self.lengths[:wide])["batch2000"]
+        # A GPU is through with these in a blink: then the fast path takes them several times over.
+        now = slow["now"].texts_per_second
+        times = max(1, min(MOST_TIMES, int(PASS_SECONDS * now / count)))
+        some, some_used = list(texts[:part]) * times, used[:part] * times
+        tuner, tuned, trials, budgets = self._tune(some, some_used, np.tile(truth[:part], (times, 1)))
         guide = {k: v for k, v in guide_changes(subject.present, trials).items() if k not in around.hurts}
-        if around.workers and around.workers[1].better:
+        if around.workers and around.workers[1].better and around.matter_beside(now, subject.settings):
             tuned["WORKERS"] = around.workers[0]
-        final = self._final(tuner, guide | tuned, texts, used)
-        ratio, low = compare(final["present"], final["best"]), cosines(truth, final["best"].vectors)[0]
+        all_truth = np.tile(truth, (times, 1))
+        final = self._final(tuner, guide | tuned, list(texts) * times, used * times)
+        ratio, low = compare(final["present"], final["best"]), cosines(all_truth, final["best"].vectors)[0]
         tuned, guide = confirm(ratio, low, tuned, guide, int8=tuner.engine.precision == "int8")
         prices = measure_prices(
-            engine, texts[:part], used[:part], self.literal, rounds=self.rounds, tick=self._tick, gpu=self.gpu
+            engine, some, some_used, self.literal, rounds=self.rounds, tick=self._tick, gpu=self.gpu
         )
         best = max((final["present"], final["best"]), key=lambda timing: timing.texts_per_second)
         self._tick("measuring this machine's ceiling")
         ceiling = measure_ceiling(tuner.engine, best.tokens_per_second, sum(used) / count)
-        extras = try_extras(self._trial_of(texts, truth, final["present"])) if subject.thorough else []
-        rows = [Row.of(timing, truth) for timing in [*list(slow.values())[:3], *final.values()]]
+        extras, models = self._extras(texts)
+        rows = [Row.of(timing, all_truth) for timing in (slow["one"], slow["batch32"], large, *final.values())]
         notes = explain(subject.settings, engine, self.lengths, around, ratio, guide | tuned)
         int8 = tuner.engine.precision == "int8"
         return Report(
@@ -142,10 +156,11 @@ class _Run:
             sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(prices),
             trials=tuple(trials), gain=ratio.median if tuned or guide else 1.0, gain_spread=ratio.margin,
             decisions=tuple(decide(subject.present, guide, tuned, trials, notes)), ceiling=ceiling,
-            time_shares=_time_shares(engine, final["present"], texts, used, around), budgets=budgets,
+            time_shares=_time_shares(engine, now, texts, used, around), budgets=budgets,
             batch_sizes={1: rows[0].texts_per_second, min(32, count): rows[1].texts_per_second}
-            | {min(self.literal, count): rows[2].texts_per_second},
-            extras=tuple(extras), agreement=top_agreement(truth, final["best"].vectors) if int8 else None,
+            | {min(self.literal, wide): rows[2].texts_per_second},
+            extras=tuple(extras), models=tuple(models), busy=self.busy,
+            agreement=top_agreement(truth, final["best"].vectors[:count]) if int8 else None,
         )  # fmt: skip
 
     def _tick(self, label: str) -> None:
@@ -167,10 +182,10 @@ class _Run:
                 subject.notify(f"without sentence-transformers: {error}")
         return engine_baseline_ways(engine, self.literal)
 
-    def _noted(self, count: int) -> list[Way]:
-        *others, large = self.slow_ways
-        note = literal_note(self.literal, count)
-        return [*others, replace(large, note=f"{large.note}, {note}")]
+    def _noted(self, count: int) -> Way:
+        """The guide's batch of 2000, with its true size told."""
+        way = self.slow_ways[2]
+        return replace(way, note=f"{way.note}, {literal_note(self.literal, count)}")
 
     def _rates(self) -> _Rates:
         """Warm every way up, then time each once on a few texts."""
@@ -189,8 +204,12 @@ class _Run:
     def _affordable(self, rates: _Rates) -> int:
         """How many texts the rest of the time allows, all ways and rounds counted."""
         rest = self.limit - (time.perf_counter() - self.began)
-        each = self.rounds * (1 / rates.one + 2 / rates.batch + (3 + PART * ENGINE_PASSES / 2) / rates.engine)
-        return min(len(self.subject.texts), max(LEAST_TEXTS, int(rest / each)))
+        each = self.rounds * (1 / rates.one + 1 / rates.batch + (3 + PART * ENGINE_PASSES / 2) / rates.engine)
+        wide = self.rounds / rates.batch  # seconds a text of the batch of 2000
+        count = (rest - wide * WIDE_TEXTS) / each
+        if count > WIDE_TEXTS:
+            count = rest / (each + wide)
+        return min(len(self.subject.texts), max(LEAST_TEXTS, int(count)))
 
     def _truth(self, slow: Mapping[str, Timing], texts: Sequence[str]) -> Vectors:
         """fp32 vectors: sentence-transformers' own, else those of the same engine in fp32."""
@@ -224,9 +243,11 @@ class _Run:
         best.run(texts[:TRIED_TEXTS])
         return self._time([fast(self.engine, "present", "fast path, config.py as it is"), best], texts, used)
 
-    def _trial_of(self, texts: Sequence[str], truth: Vectors, present: Timing) -> Trying:
+    def _extras(self, texts: Sequence[str]) -> tuple[list[Extra], list[ModelRow]]:
         subject = self.subject
-        return Trying(subject.settings, self.engine, texts, truth, present, subject.engines, subject.notify, self._tick)
+        if not subject.thorough:
+            return [], []
+        return try_extras(Trying(subject.settings, self.engine, texts, subject.engines, subject.notify, self._tick))
 
 
 def confirm(ratio: Ratio, low: float, tuned: Changes, guide: Changes, *, int8: bool) -> tuple[Changes, Changes]:
@@ -240,15 +261,16 @@ def confirm(ratio: Ratio, low: float, tuned: Changes, guide: Changes, *, int8: b
 
 
 def _time_shares(
-    engine: Engine, present: Timing, texts: Sequence[str], used: Sequence[int], around: Surroundings
+    engine: Engine, texts_per_second: float, texts: Sequence[str], used: Sequence[int], around: Surroundings
 ) -> dict[str, float]:
     """Seconds per 1,000 chunks: tokenising, the model on text and on padding, and what runs beside it."""
     began = time.perf_counter()
     encode(engine, texts)
-    tokenising = min(present.median_s, time.perf_counter() - began)
+    total = len(texts) / texts_per_second
+    tokenising = min(total, time.perf_counter() - began)
     pads = engine.name == "openvino"  # the others pack the tokens without padding, or do it elsewhere
     padded = padded_tokens(used, engine.token_budget, engine.window) if pads else sum(used)
-    model = present.median_s - tokenising
+    model = total - tokenising
     scale = 1000 / len(texts)
     shares = {
         "tokenising": tokenising * scale,

@@ -15,7 +15,7 @@ from vaultvec.batching import batch_items, plan_batches
 from vaultvec.datatypes import Batch, BatchResult, Encoded, Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.errors import EngineError
-from vaultvec.rounds import Way
+from vaultvec.measure.rounds import Way
 
 GUIDE_BATCH = 2000
 SMALL_BATCH = 32
@@ -158,8 +158,9 @@ def engine_baseline_ways(engine: Engine, literal: int) -> list[Way]:
     return [replace(way, note=note) for way in (one, small, large)]
 
 
-def literal_note(size: int, sample: int) -> str:
-    """How large the batch of 2000 truly was."""
+def literal_note(safe: int, sample: int) -> str:
+    """How large the batch of 2000 truly was, where memory holds `safe` texts and there were `sample`."""
+    size = min(safe, sample)
     if size >= GUIDE_BATCH:
         return "2000 texts at once"
     why = "all that were sampled" if size >= sample else "what memory safely holds"

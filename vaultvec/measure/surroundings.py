@@ -19,9 +19,9 @@ from vaultvec.datatypes import Batch, Vectors
 from vaultvec.engines import load_tokenizer
 from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
+from vaultvec.measure.rounds import Ratio, ratio_of
 from vaultvec.models import ModelSpec
 from vaultvec.monitor import usable_cpus
-from vaultvec.rounds import Ratio, ratio_of
 from vaultvec.settings import Settings
 
 SHORT_NOTES = 60
@@ -55,6 +55,10 @@ class Surroundings:
     workers: tuple[Any, Ratio] | None = None  # another number of worker processes, and how many times faster
     why: str = ""
 
+    def matter_beside(self, texts_per_second: float, settings: Settings) -> bool:
+        """Whether worker processes are worth proposing: set by hand, or the rest takes half as long as the model."""
+        return settings.workers is not None or self.chunk_seconds * texts_per_second > 0.5
+
     @property
     def hurts(self) -> frozenset[str]:
         """The guide's keys that made it slower."""
@@ -68,10 +72,9 @@ def measure_surroundings(
     *,
     rounds: int,
     thorough: bool,
-    model_seconds: float,
     tick: Callable[[str], None],
 ) -> Surroundings:
-    """Time the pipeline around the model. `model_seconds`: what the model takes for a chunk, to compare with."""
+    """Time the pipeline around the model. `thorough`: more notes, and worker processes where there are cores."""
     if vault is None or not model.package:
         return Surroundings(
             why="not measured: " + ("no vault was given" if vault is None else "the model is not bundled")
@@ -100,8 +103,6 @@ def measure_surroundings(
     base = seconds["present"]
     each = sorted(base)[len(base) // 2] / chunks
     tried = (other, ratio_of(base, seconds["workers"])) if "workers" in seconds else None
-    if tried and settings.workers is None and each < model_seconds / 2:
-        tried = None  # it hides behind the model as it is
     return Surroundings(notes, chunks, each, ratio_of(base, seconds["guide"]), tried)
 
 

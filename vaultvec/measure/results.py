@@ -6,16 +6,16 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vaultvec.ceiling import Ceiling
 from vaultvec.datatypes import Vectors
-from vaultvec.rounds import Timing, cosines
+from vaultvec.measure.ceiling import Ceiling
+from vaultvec.measure.rounds import Timing, cosines
 
 FORMAT = 1  # of the JSON; other numbers are not read
 FIDELITY_GATE = 0.999  # lowest cosine to fp32 that full-precision vectors must keep
@@ -66,8 +66,9 @@ class Row:
 
     @classmethod
     def of(cls, timing: Timing, truth: Vectors, note: str = "") -> Row:
-        """`truth`: fp32 vectors of the same texts."""
-        low, mean = cosines(truth[: timing.texts], timing.vectors)
+        """`truth`: fp32 vectors of the same texts, or of the first ones."""
+        both = min(len(truth), timing.texts)
+        low, mean = cosines(truth[:both], timing.vectors[:both])
         return cls(
             timing.way.key, timing.way.label, note or timing.way.note, timing.texts, len(timing.seconds),
             timing.texts_per_second, timing.tokens_per_second, timing.spread, 1000 / timing.texts_per_second,
@@ -129,6 +130,15 @@ class Extra:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRow:
+    """A model on this machine: its speed, and how many of its ten nearest chunks are all-MiniLM-L6-v2's."""
+
+    name: str
+    texts_per_second: float
+    agreement: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything one benchmark found."""
 
@@ -155,6 +165,8 @@ class Report:
     budgets: dict[int, float]  # token budget → texts/s
     batch_sizes: dict[int, float]  # batch size → texts/s
     extras: tuple[Extra, ...] = ()
+    models: tuple[ModelRow, ...] = ()  # what `main.py models` shows
+    busy: float = 0.0  # share of the CPU that other programs took when it began
     agreement: float | None = None  # int8: share of the top ten that is fp32's
     format: int = FORMAT
 
@@ -192,12 +204,17 @@ def as_dict(report: Report) -> dict[str, Any]:
 
 
 def last_decisions(folder: Path, present: Mapping[str, Any]) -> tuple[list[Decision], str] | None:
-    """The decisions of the newest report that was made with these values, and its date; None when there is none."""
+    """The decisions of the newest report that still holds, and its date; None when there is none.
+
+    A report holds for the values it was made with, and for those that it proposed: then nothing more is proposed.
+    """
+    now = json.loads(json.dumps(present))
     for path in sorted(folder.glob("bench-*.json"), reverse=True):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] == FORMAT and found["present"] == json.loads(json.dumps(present)):
-                return [Decision(**row) for row in found["decisions"]], str(found["made"])
+            if found["format"] == FORMAT and now in (found["present"], found["present"] | found["proposal"]):
+                rows = [Decision(**row) for row in found["decisions"]]
+                return [replace(row, present=now[row.key]) for row in rows], str(found["made"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a report cut short is no report
     return None

@@ -7,10 +7,9 @@ from statistics import median
 
 from vaultvec.batching import plan_batches
 from vaultvec.engines.base import Engine
-from vaultvec.monitor import GpuReading, blocking_check
-from vaultvec.results import Price
-from vaultvec.rounds import NOISE_FLOOR, Tick, Timing, compare, time_in_turn
-from vaultvec.ways import (
+from vaultvec.measure.results import Price
+from vaultvec.measure.rounds import NOISE_FLOOR, Tick, Timing, compare, time_in_turn
+from vaultvec.measure.ways import (
     SMALL_BATCH,
     arranged,
     as_they_come,
@@ -19,6 +18,7 @@ from vaultvec.ways import (
     one_by_one,
     within_budget,
 )
+from vaultvec.monitor import GpuReading, blocking_check
 
 CHECK_EVERY = 2.0  # seconds, as the guide found it
 CHECKS = 3

@@ -17,11 +17,11 @@ from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
+from vaultvec.measure.results import FIDELITY_GATE, Decision, Trial
+from vaultvec.measure.rounds import Ratio, Tick, Timing, Way, compare, cosines, time_in_turn
+from vaultvec.measure.ways import fast
 from vaultvec.monitor import GpuReading, usable_cpus
-from vaultvec.results import FIDELITY_GATE, Decision, Trial
-from vaultvec.rounds import Ratio, Tick, Timing, Way, compare, cosines, time_in_turn
 from vaultvec.settings import Settings
-from vaultvec.ways import fast
 
 Changes = dict[str, Any]
 Build = Callable[[Settings], Engine]
@@ -222,10 +222,13 @@ def decide(
         proposed = tuned.get(key, guide.get(key, present[key]))
         gain, reason = notes.get(key, ("", ""))
         told = [t for t in trials if key in t.changes and t.ratio]
-        if told and not gain:
+        if told:
             best = max(told, key=lambda t: (t.kept, t.ratio))
             gain = f"{best.ratio:.2f}x ± {best.spread:.2f} with {best.changes[key]}"
-            reason = reason or ("measured: the fastest" if best.kept else f"tried {_tried(told, key)}: none faster")
+            if best.kept:
+                reason = "the fastest" if key in tuned else "faster in its trial, but not when all was timed together"
+            else:
+                reason = f"tried {_tried(told, key)}: none faster"
         rows.append(
             Decision(key, present[key], KEYS[key].after, proposed, gain, reason or "yours to choose; not tuned")
         )
