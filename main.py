@@ -58,16 +58,17 @@ def run_index(settings: Settings, args: argparse.Namespace) -> int:
 def run_search(settings: Settings, args: argparse.Namespace) -> int:
     """search: answer one question."""
     from vaultvec.filters import parse_filters
-    from vaultvec.session import open_searcher
+    from vaultvec.session import coverage_remark, open_searcher
 
     filters = parse_filters(args.folder, args.tag, args.since, args.until, args.min_score)
     query = " ".join([args.query, *(f"-{word}" if " " not in word else f'-"{word}"' for word in args.exclude)])
     searcher = open_searcher(settings, _vault(settings), console.say)
     try:
         answer = searcher.search(query, args.k, args.mode, filters, per_note=not args.all_chunks, explain=args.explain)
+        remarks = [*answer.remarks, coverage_remark(searcher)]
     finally:
         searcher.close()
-    for remark in answer.remarks:
+    for remark in filter(None, remarks):
         console.say(remark)
     console.print_rows(answer.results, args.format)
     if not answer.results and args.format == "text":

@@ -56,6 +56,17 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
     return ModelSlot(number, spec, dim, load)
 
 
+def coverage_remark(searcher: Searcher) -> str:
+    """A line when semantic search cannot find everything yet; "" when it can."""
+    if not searcher.ledger.db.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
+        return ""
+    counts = searcher.ledger.counts()
+    return (
+        f"{counts.embedded:,} of {counts.chunks:,} chunks are embedded so far; the others are found by their words. "
+        "To finish: python main.py index"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What is stored for a vault, and how far it is behind the notes."""

@@ -1,0 +1,101 @@
+"""Vectors from other ledgers: the same text was perhaps embedded for another vault, chunk size, or before a damage."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+UNIT_TOLERANCE = 1e-3  # of a vector's length; overwritten bytes do not leave it at 1
+GIVE_UP = 20_000  # row numbers in a row that cannot be read: behind them lies nothing any more
+
+
+class Donors:
+    """Ledgers that are only read. A damaged one gives what can still be read of it, and is no reason to stop."""
+
+    def __init__(self, ledgers: Iterable[Path] = ()) -> None:
+        self._donors: list[_Donor] = []
+        for path in ledgers:
+            try:
+                self._donors.append(_Donor(path))
+            except (sqlite3.Error, OSError):
+                continue
+
+    def close(self) -> None:
+        """Close the files."""
+        for donor in self._donors:
+            donor.db.close()
+
+    def vectors(self, fingerprint: str, dim: int, hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Vectors by content hash, as they are stored, of those hashes that some donor has."""
+        found: dict[bytes, bytes] = {}
+        for donor in self._donors:
+            missing = [digest for digest in hashes if digest not in found]
+            if missing and fingerprint in donor.models:
+                rows = donor.read(donor.models[fingerprint], missing)
+                found.update((digest, blob) for digest, blob in rows if is_unit_vector(blob, dim))
+        return found
+
+
+class _Donor:
+    """One ledger. Its index of hashes is asked first; once that fails, the rows themselves are gone through, one time."""
+
+    def __init__(self, path: Path) -> None:
+        self.db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
+        try:
+            self.db.execute("PRAGMA writable_schema = ON")  # reads a file that is shorter than its header says
+            self.models = {str(row[1]): int(row[0]) for row in self.db.execute("SELECT id, fingerprint FROM models")}
+        except BaseException:
+            self.db.close()
+            raise
+        self._rows: dict[bytes, int] | None = None
+
+    def read(self, model: int, hashes: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        """(hash, vector) of those that can be read."""
+        if self._rows is None:
+            try:
+                return self.db.execute(
+                    f"SELECT hash, vector FROM vectors WHERE model = ? AND hash IN ({','.join('?' * len(hashes))})",
+                    (model, *hashes),
+                ).fetchall()
+            except sqlite3.Error:
+                self._rows = self._salvage(model)
+        rows = self._rows
+        found = [(digest, self._vector(rows[digest])) for digest in hashes if digest in rows]
+        return [(digest, blob) for digest, blob in found if blob]
+
+    def _salvage(self, model: int) -> dict[bytes, int]:
+        """Row numbers by hash, for every row that can be reached without the index."""
+        rows: dict[bytes, int] = {}
+        last = failures = 0
+        while failures < GIVE_UP:
+            try:
+                cursor = self.db.execute(
+                    "SELECT rowid, model, hash FROM vectors NOT INDEXED WHERE rowid > ? ORDER BY rowid", (last,)
+                )
+                for number, row_model, digest in cursor:
+                    last, failures = int(number), 0
+                    if row_model == model and isinstance(digest, bytes):
+                        rows[digest] = last
+                return rows
+            except sqlite3.Error:
+                last += 1
+                failures += 1
+        return rows
+
+    def _vector(self, row: int) -> bytes:
+        try:
+            found = self.db.execute("SELECT vector FROM vectors NOT INDEXED WHERE rowid = ?", (row,)).fetchone()
+        except sqlite3.Error:
+            return b""
+        return found[0] if found and isinstance(found[0], bytes) else b""
+
+
+def is_unit_vector(blob: object, dim: int) -> bool:
+    """Whether stored bytes are a finite vector of `dim` numbers and of length 1."""
+    if not isinstance(blob, bytes) or len(blob) != 4 * dim:
+        return False
+    length = float(np.linalg.norm(np.frombuffer(blob, np.float32).astype(np.float64)))
+    return abs(length - 1.0) < UNIT_TOLERANCE  # False for NaN
