@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from vaultvec import console
-from vaultvec.errors import VaultvecError
+from vaultvec.errors import SettingsError, VaultvecError
 from vaultvec.settings import Settings, load_settings
 
 CONFIG = Path(__file__).with_name("config.py")
@@ -351,7 +351,17 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
         return menu(parser)
     if getattr(args, "format", None) == "text" and args.json:
         args.format = "json"
-    return int(args.run(load_settings(CONFIG, os.environ, vault=args.vault), args))
+    return int(args.run(_settings(args), args))
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """config.py's settings; the doctor, who says what is wrong with config.py, does without them."""
+    try:
+        return load_settings(CONFIG, os.environ, vault=args.vault)
+    except SettingsError:
+        if args.run is not run_doctor:
+            raise
+        return load_settings(Path(os.devnull), os.environ, vault=args.vault)
 
 
 def guarded(action: Callable[[], int]) -> int:

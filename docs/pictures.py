@@ -74,15 +74,19 @@ def pictures() -> None:
             "COLUMNS": str(COLUMNS), "COLORTERM": "truecolor",
         }  # fmt: skip
         index = record(["index"], RUN, environment)
-        english = record(["search", "How do I make sure that my files survive a house fire?", "-k", "2"], [], environment)
-        korean = record(["search", "바질을 죽이지 않고 키우려면?", "-k", "2"], [], environment)
+        question = "How do I make sure that my files survive a house fire?"
+        english = record(["search", question, "-k", "2"], [], environment)
+        korean_question = "바질을 죽이지 않고 키우려면?"
+        korean = record(["search", korean_question, "-k", "2"], [], environment)
         menu = record([], MENU, environment)
     hide = [(data, "~/.local/share/vaultvec")]
     screens = [final_screen(text) for text in (index, english, korean, menu)]
     for old, new in hide:
         screens = [screen.replace(old, new) for screen in screens]
-    save("run.svg", "make run", [f"$ python main.py index\n{screens[0]}", *screens[1:3]])
-    save("menu.svg", "python main.py", [screens[3]])
+    typed = ["index", f'search "{question}" -k 2', f'search "{korean_question}" -k 2', ""]
+    shown = [f"$ python main.py {line}\n{screen}" for line, screen in zip(typed, screens, strict=True)]
+    save("run.svg", "vaultvec", shown[:3])
+    save("menu.svg", "vaultvec", shown[3:])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from vaultvec.config_file import read_values
 from vaultvec.engines import create_engine
 from vaultvec.errors import ModelError, VaultError
 from vaultvec.measure import rounds, ways
-from vaultvec.measure.bench import Subject, confirm, run_benchmark
+from vaultvec.measure.bench import Subject, run_benchmark
 from vaultvec.measure.ceiling import Shapes, read_shapes
 from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_models, try_processes
 from vaultvec.measure.prices import measure_prices, monitoring_price
@@ -22,6 +22,7 @@ from vaultvec.measure.report import print_report, render_html, result_console
 from vaultvec.measure.results import Mix, Price, Report, as_dict, last_decisions, save_json
 from vaultvec.measure.rounds import Ratio, Way, compare, cosines, ratio_of, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import Surroundings, measure_surroundings
+from vaultvec.measure.tuning import confirm
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
 from vaultvec.settings import Settings
 
@@ -113,6 +114,8 @@ def test_each_bottleneck_costs_what_it_costs(clock: Clock) -> None:
     padded = ways.padded_tokens(lengths, 256, 2000)
     assert prices["engine_one"].cost == pytest.approx(sum(lengths) / padded - 1)
     assert prices["large"].cost == pytest.approx(max(lengths) * 50 / padded - 1)
+    by_length = sorted(lengths, reverse=True)
+    assert prices["small"].cost == pytest.approx((by_length[0] * 32 + by_length[32] * 18) / padded - 1)
     assert prices["padding"].cost > 0.2
     assert prices["clearing"].cost == pytest.approx(0)
     assert set(prices) == {"engine_one", "small", "large", "monitoring", "clearing", "padding"}

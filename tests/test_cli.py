@@ -28,7 +28,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return folder
 
 
-def command(data: Path, *arguments: str, stdin: str | None = None, vault: Path | None = SAMPLE) -> subprocess.CompletedProcess[str]:
+def command(
+    data: Path, *arguments: str, stdin: str | None = None, vault: Path | None = SAMPLE
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "VAULTVEC_DATA": str(data), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
     environment.pop("VAULTVEC_VAULT", None)
     if vault:
@@ -67,7 +69,9 @@ def test_a_second_run_embeds_nothing_and_loads_no_model(data: Path) -> None:
         "print(sorted(heavy), file=sys.stderr); sys.exit(code)"
     )
     environment = {**os.environ, "VAULTVEC_DATA": str(data), "VAULTVEC_VAULT": str(SAMPLE)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True, check=False
+    )
     report = json.loads(done.stdout)
     assert report["chunks_embedded"] == 0
     assert report["notes_unchanged"] == report["notes_total"]

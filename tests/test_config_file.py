@@ -222,3 +222,10 @@ def test_two_states_of_one_second_are_both_kept(path: Path) -> None:
     assert len(names) == 5
     assert len(list_backups(path)) == 5
     assert ConfigText(path, b"", "", "utf-8").encode("한") == "한".encode()
+
+
+def test_going_back_and_forth_keeps_each_state_once(path: Path) -> None:
+    for _ in range(3):
+        change(path, {"STREAMS": 5})
+        restore(path)
+    assert len(list_backups(path)) == 2

@@ -28,15 +28,19 @@ chunks
 models
 engines
 keywords
+schema donors
 ledger
-boilerplate lookup
+boilerplate lookup matrix names
 store
 index
 reading writing
 pipeline
-filters fusion neighbours search
+filters fusion neighbours
+semantic wording
+search
 session
 monitor
+integrity
 measure
 doctor watch model_list phases config_file
 console

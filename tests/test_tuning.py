@@ -14,7 +14,9 @@ from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.errors import SettingsError
 from vaultvec.measure import rounds
 from vaultvec.measure.results import Trial
+from vaultvec.measure.rounds import time_in_turn
 from vaultvec.measure.tuning import Tuner, apply_changes, decide, guide_changes
+from vaultvec.measure.ways import copies_for, fast, padded_tokens
 from vaultvec.settings import Settings
 
 TEXTS = words(60)
@@ -36,7 +38,9 @@ def tuner(clock: Clock, settings: Settings, traits: Any, **options: Any) -> tupl
     def build_one(wanted: Settings) -> Any:
         return build(wanted, None, Path(), None)
 
-    return Tuner(settings, build_one, engine, TEXTS, 1000, TRUTH, 2, lambda _: None, **options), made
+    lengths = [len(row) for row in engine.tokenizer.encode(TEXTS)]
+    tick = lambda _: None  # noqa: E731
+    return Tuner(settings, build_one, engine, TEXTS, lengths, lengths, TRUTH, 2, tick, **options), made
 
 
 def test_the_fastest_settings_are_found(clock: Clock) -> None:
@@ -121,3 +125,31 @@ def test_every_key_gets_a_row_and_a_reason() -> None:
 def test_changes_become_settings() -> None:
     changed = apply_changes(Settings(threads=3), {"STREAMS": 2, "THREADS": "auto", "MEMORY_CHECK_INTERVAL": 30})
     assert (changed.streams, changed.threads, changed.memory_check_interval) == (2, None, 30.0)
+
+
+def test_a_small_budget_is_not_praised_for_the_padding_of_a_few_texts(clock: Clock) -> None:
+    """Time is padded tokens alone: what counts is how many all chunks need, not how many the few that were timed."""
+    few = words(16, seed=3)
+    made = factory(clock, [], lambda _: {"call_s": 0.0})
+    engine = made(Settings(max_tokens_per_batch=512), None, Path(), None)
+    lengths = [len(row) for row in engine.tokenizer.encode(few)]
+    truth = np.stack([vector_of(text) for text in few])
+    tick = lambda _: None  # noqa: E731
+
+    def build(settings: Settings) -> Any:
+        return made(settings, None, Path(), None)
+
+    found = Tuner(Settings(), build, engine, few, lengths, lengths * 200, truth, 2, tick)
+    ratios = {trial.changes["MAX_TOKENS_PER_BATCH"]: trial.ratio for trial in found.search()[1][1:]}
+    work = {budget: padded_tokens(lengths * 200, budget, 2000) for budget in (512, *ratios)}
+    assert ratios == pytest.approx({budget: work[512] / work[budget] for budget in ratios})
+
+
+def test_every_stream_has_work_while_candidates_are_timed(clock: Clock) -> None:
+    engine = TimedEngine(clock, budget=10_000)
+    engine.streams = 3
+    way = fast(engine, "", "", copies=copies_for(engine))
+    np.testing.assert_allclose(way.run(TEXTS[:30]), TRUTH[:30], atol=1e-6)
+    assert engine.batches == 3
+    timing = time_in_turn([way], TEXTS[:30], 100, 1, lambda _: None)[""]
+    assert (timing.texts, timing.tokens) == (90, 300)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from vaultvec.datatypes import IndexReport, SearchResult
 from vaultvec.phases import Step
+from vaultvec.integrity import Finding
 from vaultvec.pipeline import Progress as Moment
 from vaultvec.session import Status
 
@@ -125,7 +126,8 @@ def _print_fields(*fields: tuple[str, str, str]) -> None:
     """Lines of (name, figure, words); a field with neither is left out."""
     for name, figure, words in fields:
         if figure or words:
-            line = Text(f"{name:<14}", style="dim")
+            line = Text()
+            line.append(f"{name:<14}", style="dim")
             line.append(f"{figure:>10}  " if figure else "", style="bold")
             line.append(plain(words))
             out.print(line)
@@ -245,6 +247,18 @@ def print_models(rows: Sequence[dict[str, Any]]) -> None:
         say(f"{row['name']}: {row['remark']}")
 
 
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What the doctor found, one line each; what is wrong comes last, where it is seen."""
+    marks = {"ok": ("✓", "green"), "note": ("·", "yellow"), "wrong": ("✗", "red")}
+    for level, (mark, color) in marks.items():
+        for finding in findings:
+            if finding.level == level:
+                line = Text(f"{mark} ", style=color)
+                line.append(f"{plain(finding.topic)}: ", style="bold")
+                line.append(plain(" ".join(finding.text.split())))
+                out.print(line)
+
+
 def print_checklist(rows: Sequence[Step]) -> None:
     """The guide's phases with their steps."""
     phase = ""
@@ -259,4 +273,6 @@ def print_checklist(rows: Sequence[Step]) -> None:
             out.print(Text(f"      measured here: {plain(row.measured)}", style="dim"))
         if row.todo:
             out.print(Text(f"      next: {plain(row.todo)}", style="cyan"))
-    out.print(Text("\nThe guide's figures are its own; only what is marked as measured was measured here.", style="dim"))
+    out.print(
+        Text("\nThe guide's figures are its own; only what is marked as measured was measured here.", style="dim")
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 UNIT_TOLERANCE = 1e-3  # of a vector's length; overwritten bytes do not leave it at 1
-GIVE_UP = 20_000  # row numbers in a row that cannot be read: behind them lies nothing any more
+GIVE_UP = 2000  # failed attempts in a row to get over a gap: behind it lies nothing any more
 
 
 class Donors:
@@ -71,18 +71,20 @@ class _Donor:
         rows: dict[bytes, int] = {}
         last = failures = 0
         while failures < GIVE_UP:
+            before = last
             try:
                 cursor = self.db.execute(
                     "SELECT rowid, model, hash FROM vectors NOT INDEXED WHERE rowid > ? ORDER BY rowid", (last,)
                 )
                 for number, row_model, digest in cursor:
-                    last, failures = int(number), 0
-                    if row_model == model and isinstance(digest, bytes):
-                        rows[digest] = last
+                    if number > last:  # a broken page shows rows that were not asked for
+                        last = int(number)
+                        if row_model == model and isinstance(digest, bytes):
+                            rows[digest] = last
                 return rows
             except sqlite3.Error:
-                last += 1
-                failures += 1
+                failures = 0 if last > before else failures + 1
+                last += 1 + failures // 64  # over the gap, in growing steps
         return rows
 
     def _vector(self, row: int) -> bytes:

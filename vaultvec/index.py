@@ -155,7 +155,7 @@ def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile]) ->
     kept = settings.vault_dir(vault) / "choice.json"
     names, reason = _read_choice(kept)
     if not names:
-        names, reason = _by_language(_samples(files))
+        names, reason = _by_language(sample_texts(files))
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps({"models": names, "reason": reason}, ensure_ascii=False, indent=1) + "\n")
     return Choice(tuple(resolve_model(resolve(name), settings.models_dir) for name in names), reason)
@@ -195,7 +195,7 @@ def _by_language(texts: Iterable[str]) -> tuple[list[str], str]:
     return [USE], f"the notes are not English ({shares})"
 
 
-def _samples(files: Sequence[NoteFile]) -> Iterator[str]:
+def sample_texts(files: Sequence[NoteFile]) -> Iterator[str]:
     """The beginnings of notes spread evenly over the vault."""
     step = max(1, len(files) // SAMPLE_NOTES)
     for file in files[::step][:SAMPLE_NOTES]:

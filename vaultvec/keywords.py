@@ -1,4 +1,4 @@
-"""Text → terms for the keyword index, and a query → an FTS5 expression.
+"""Text → terms for the keyword index, and a query → FTS5 expressions.
 
 SQLite's unicode61 keeps a Korean word and its particles in one token, and trigram finds nothing shorter than three
 characters. So runs of Hangul, kana and Han go in as overlapping bigrams, plus the last character of each run alone: every
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vaultvec.languages import FUNCTION_WORDS, language_of
 
 KEYWORDS_VERSION = 1  # raise when the same text gives other terms: the keyword index is then rebuilt
 TOKENIZE = "porter unicode61 remove_diacritics 2"
@@ -20,6 +22,21 @@ MAX_QUERY_TERMS = 64  # a query of 10,000 words is answered by its first 64 diff
 _CJK = "\u1100-\u11ff\u3041-\u30ff\u3131-\u318e\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
 _RUN = re.compile(f"[{_CJK}]+|[^\\W_{_CJK}]+")
 _IS_CJK = re.compile(f"[{_CJK}]")
+_QUOTES = str.maketrans(dict.fromkeys("“”„‟＂«»", '"'))
+
+# Words of a question that say nothing of what is asked. Korean ones are whole runs, particles and endings included.
+_ASKING = {
+    "ko": "어떻게 어떤 어디 어디서 언제 누가 누구 무엇 무엇을 무슨 뭐 뭘 뭐지 뭐였지 왜 얼마 얼마나 어느 몇 있을까 있나 있나요 있어 있는 있을 하나"
+    " 하나요 하면 하려면 하려고 싶어 싶은데 싶다 되나 되나요 되지 될까 수 것 게 때 좀 내 나 내가 나는 우리 그 이 저 및 등 더 잘 안 못 또"
+    " 또는 그리고 하지만 방법 방법은 해야 하지 했지 했더라 했나",
+    "en": "me i s t don than then them these those some any all could did shall may might must just into make want need"
+    " get got let does doing had been being own myself",
+    "de": "mein meine meinen meiner meinem mir mich man was wer wo wann warum soll muss müssen will geht gibt im am vom",
+}
+
+
+def _stop_words(language: str) -> frozenset[str]:
+    return frozenset(f"{FUNCTION_WORDS.get(language, '')} {_ASKING.get(language, '')}".split())
 
 
 def index_terms(text: str) -> str:
@@ -40,24 +57,24 @@ def _grams(run: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class KeywordQuery:
-    """A parsed query. `expression` is for FTS5 MATCH ("" matches nothing); phrases must and excluded words must not occur."""
+    """A parsed query. `terms`, `required` and `excluded` are FTS5 strings: quoted, so nothing in them is an operator."""
 
-    expression: str
-    phrases: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
-    words: str = ""  # the query without its exclusions: what the semantic half reads
-    terms: tuple[str, ...] = field(default=())
+    text: str  # the query without exclusions and quotation marks: what the models read
+    terms: tuple[str, ...]  # any of them may match; function words only when there is nothing else
+    required: str = ""  # all phrases must match; "" when there are none
+    excluded: tuple[str, ...] = ()  # none of these may match
+    cut: bool = False  # whether there were more than MAX_QUERY_TERMS terms
 
 
 _PART = re.compile(r'(-?)"([^"]+)"|(?:(?<=\s)|^)-(\w[^\s"]*)|([^\s"]+)')
 
 
 def parse_query(query: str) -> KeywordQuery:
-    """`word word "exact phrase" -without -"not this"`: words are alternatives ranked by BM25, phrases are required."""
+    """`word word "exact phrase" -without -"not this"`: words are alternatives, phrases are required."""
     words: list[str] = []
     phrases: list[str] = []
     excluded: list[str] = []
-    for match in _PART.finditer(query):
+    for match in _PART.finditer(unicodedata.normalize("NFC", query).translate(_QUOTES)):
         minus, quoted, without, word = match.groups()
         if quoted is not None:
             (excluded if minus else phrases).append(quoted)
@@ -67,20 +84,21 @@ def parse_query(query: str) -> KeywordQuery:
             excluded.append(without)
         else:
             words.append(word)
-    terms = _terms(words)
-    parts = [" OR ".join(terms)] if terms else []
-    required = [phrase for phrase in map(_phrase, phrases) if phrase]
-    if required:
-        parts = [" AND ".join(required)]  # words beside a phrase rank through the semantic half
-    expression = parts[0] if parts else ""
-    return KeywordQuery(expression, tuple(phrases), tuple(excluded), " ".join(words), tuple(terms))
+    text = " ".join(words)
+    terms, cut = _terms(words, _stop_words(language_of(text)))
+    if not terms:
+        terms, cut = _terms(words, frozenset())
+    required = " AND ".join(filter(None, map(_phrase, phrases)))
+    return KeywordQuery(text, tuple(terms), required, tuple(filter(None, map(_phrase, excluded))), cut)
 
 
-def _terms(words: list[str]) -> list[str]:
-    """Quoted FTS5 terms of the free words, each once."""
+def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]:
+    """Quoted FTS5 terms, each once, and whether there were too many."""
     seen: dict[str, None] = {}
     for word in words:
-        for run in _runs(word):
+        for run in _runs(word.casefold()):
+            if run in stop:
+                continue
             if not _IS_CJK.match(run):
                 seen.setdefault(f'"{run}"')
             elif len(run) == 1:
@@ -88,9 +106,9 @@ def _terms(words: list[str]) -> list[str]:
             else:
                 for i in range(len(run) - 1):
                     seen.setdefault(f'"{run[i : i + 2]}"')
-            if len(seen) >= MAX_QUERY_TERMS:
-                return list(seen)[:MAX_QUERY_TERMS]
-    return list(seen)
+        if len(seen) > MAX_QUERY_TERMS:
+            return list(seen)[:MAX_QUERY_TERMS], True
+    return list(seen), False
 
 
 def _phrase(text: str) -> str:

@@ -249,7 +249,8 @@ class Ledger:
             missing = [digest for digest in page if digest not in known]
             given = self._donors.vectors(model.fingerprint, model.dim, missing)
             self.db.executemany(
-                "INSERT OR IGNORE INTO vectors VALUES(?,?,?)", [(model.id, digest, blob) for digest, blob in given.items()]
+                "INSERT OR IGNORE INTO vectors VALUES(?,?,?)",
+                [(model.id, digest, blob) for digest, blob in given.items()],
             )
             known.update(given)
         return known
@@ -363,7 +364,8 @@ class Ledger:
     def row_names(self, model: int) -> set[str]:
         """Ids of the chunks that Chroma must hold for a model: those that have a vector."""
         rows = self.db.execute(
-            "SELECT path, slot FROM chunks JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ?", (model,)
+            "SELECT path, slot FROM chunks JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ?",
+            (model,),
         )
         return {chunk_id(*row) for row in rows}
 
@@ -438,6 +440,12 @@ class Ledger:
                 count += len(page)
             self.set_meta("keywords_version", str(KEYWORDS_VERSION))
         return count
+
+    def keyword_differences(self) -> tuple[int, int]:
+        """(chunks that the keyword index lacks, rows of it without a chunk)."""
+        rows = "SELECT id FROM keywords_docsize"  # FTS5's own table of rows; the virtual one would read every text
+        missing = self._count(f"SELECT count(*) FROM chunks WHERE id NOT IN ({rows})")
+        return missing, self._count(f"SELECT count(*) FROM ({rows}) WHERE id NOT IN (SELECT id FROM chunks)")
 
     def check(self) -> str:
         """ "" when SQLite finds the file whole, else what it found."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,15 +33,6 @@ class ChunkRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Matrix:
-    """All vectors of one model: row i belongs to chunk `chunks[i]` of note `notes[i]` (ids of the ledger)."""
-
-    vectors: Vectors  # (n, dim)
-    chunks: NDArray[np.int64]  # (n,)
-    notes: NDArray[np.int64]  # (n,)
-
-
-@dataclass(frozen=True, slots=True)
 class NoteRow:
     """A note's fields for results and filters."""
 
@@ -64,6 +56,7 @@ class Passage:
     text: str
     context: int
     start_line: int
+    digest: bytes  # content hash: which text this is
 
 
 def chunk_rows(ledger: Ledger, model: int, names: Sequence[str]) -> list[ChunkRow]:
@@ -83,37 +76,47 @@ def chunk_rows(ledger: Ledger, model: int, names: Sequence[str]) -> list[ChunkRo
     return rows
 
 
-def load_matrix(ledger: Ledger, model: int, dim: int) -> Matrix:
-    """Every embedded chunk's vector, read in one pass into one array. Rows of a damaged length are left out."""
-    total = int(ledger.db.execute("SELECT count(*) FROM chunks").fetchone()[0])
-    vectors = np.empty((total, dim), dtype=np.float32)
-    ids = np.empty((total, 2), dtype=np.int64)
-    cursor = ledger.db.execute(
-        "SELECT chunks.id, note, vector FROM chunks JOIN vectors ON vectors.model = ? AND vectors.hash = chunks.hash",
-        (model,),
-    )
-    n = 0
-    while page := cursor.fetchmany(2000):
-        good = [row for row in page if len(row[2]) == 4 * dim]
-        if good and n + len(good) <= total:
-            vectors[n : n + len(good)] = np.frombuffer(b"".join(row[2] for row in good), np.float32).reshape(-1, dim)
-            ids[n : n + len(good)] = [(row[0], row[1]) for row in good]
-            n += len(good)
-    return Matrix(vectors[:n], ids[:n, 0], ids[:n, 1])
+def count_matches(ledger: Ledger, expression: str) -> int:
+    """How many chunks an FTS5 expression matches."""
+    with _keyword_errors():
+        sql = "SELECT count(*) FROM keywords WHERE keywords MATCH ?"
+        return int(ledger.db.execute(sql, (expression,)).fetchone()[0])
+
+
+def matching_chunks(ledger: Ledger, expression: str) -> NDArray[np.int64]:
+    """Ids of the chunks that an FTS5 expression matches, ascending."""
+    with _keyword_errors():
+        rows = ledger.db.execute("SELECT rowid FROM keywords WHERE keywords MATCH ?", (expression,)).fetchall()
+    return np.sort(np.array(rows, np.int64).reshape(-1))
 
 
 def keyword_matches(ledger: Ledger, expression: str, limit: int) -> list[tuple[int, float]]:
-    """(chunk id, BM25 score, higher is better) of the best matches."""
+    """(chunk id, BM25 score, higher is better) of the best matches; all of them when `limit` is -1."""
     if not expression:
         return []
-    try:
+    with _keyword_errors():
         rows = ledger.db.execute(
             f"SELECT rowid, bm25(keywords, {','.join(map(str, KEYWORD_WEIGHTS))}) AS score FROM keywords "
             "WHERE keywords MATCH ? ORDER BY score LIMIT ?", (expression, limit),
         ).fetchall()  # fmt: skip
+    return [(int(row[0]), -float(row[1])) for row in rows]
+
+
+def literal_matches(ledger: Ledger, text: str, limit: int) -> list[int]:
+    """Chunk ids whose text or title holds these characters as they stand, newest notes first: for what has no words."""
+    sql = (
+        "SELECT chunks.id FROM chunks JOIN notes ON notes.id = note WHERE instr(text, ?) OR instr(title, ?) "
+        "ORDER BY mtime_ns DESC, chunks.id LIMIT ?"
+    )
+    return [int(row[0]) for row in ledger.db.execute(sql, (text, text, limit))]
+
+
+@contextmanager
+def _keyword_errors() -> Iterator[None]:
+    try:
+        yield
     except sqlite3.OperationalError as error:
         raise QueryError(f"the keyword index failed ({error}); run: python main.py rebuild") from error
-    return [(int(row[0]), -float(row[1])) for row in rows]
 
 
 def passages(ledger: Ledger, chunks: Sequence[int]) -> dict[int, Passage]:
@@ -121,7 +124,7 @@ def passages(ledger: Ledger, chunks: Sequence[int]) -> dict[int, Passage]:
     found: dict[int, Passage] = {}
     for page in _pages(chunks, 500):
         rows = ledger.db.execute(
-            "SELECT id, note, slot, heading, text, context, start_line FROM chunks "
+            "SELECT id, note, slot, heading, text, context, start_line, hash FROM chunks "
             f"WHERE id IN ({','.join('?' * len(page))})", page,
         )  # fmt: skip
         found.update((row[0], Passage(*row)) for row in rows)

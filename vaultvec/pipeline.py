@@ -49,7 +49,10 @@ from vaultvec.writing import Writer
 
 GATHER_SECONDS = 0.2  # how long a window may wait to fill while the reader is still at work
 TIDY_WINDOWS = 10  # windows between two memory clean-ups, as the guide has it; none in FAST_MODE
-VERSIONS = {"reader_version": str(READER_VERSION), "chunker_version": str(CHUNKER_VERSION)}  # notes read by others are read again
+VERSIONS = {
+    "reader_version": str(READER_VERSION),
+    "chunker_version": str(CHUNKER_VERSION),
+}  # notes read by others are read again
 VERIFY_TEXTS = 8  # vectors recomputed after a run; none in FAST_MODE
 
 EngineFactory = Callable[..., Engine]

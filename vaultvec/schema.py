@@ -49,7 +49,9 @@ def connect(path: Path, readonly: bool) -> sqlite3.Connection:
             db.execute("PRAGMA cache_size = -16000")  # 16 MB
             version = _version(db)
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")  # safe against a killed process; a power cut loses the last commits
+            db.execute(
+                "PRAGMA synchronous = NORMAL"
+            )  # safe against a killed process; a power cut loses the last commits
             if version < SCHEMA_VERSION or not version:
                 _upgrade(db)
             _check_tables(db)
@@ -151,7 +153,9 @@ def ledger_error(error: Exception, path: Path) -> LedgerError:
     ):
         return LedgerDamaged(damaged_line(path.name, text))
     if "full" in text:
-        return LedgerError(f"the disk is full at {path.parent}; free some space and run it again: what was done is kept")
+        return LedgerError(
+            f"the disk is full at {path.parent}; free some space and run it again: what was done is kept"
+        )
     if "disk I/O error" in text:
         return LedgerError(
             f"the disk at {path.parent} refused to read or write ({text}); is it full or failing? What was done is kept: "

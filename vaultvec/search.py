@@ -1,63 +1,38 @@
-"""Search: semantic and keyword results fused by rank; filters; related notes; unlinked neighbours.
+"""Search: what the models and the keyword index find, fused into one list; related notes; unlinked neighbours.
 
-Semantic search is exact (one matrix product) up to EXACT_LIMIT chunks and Chroma's HNSW above. The halves are fused by
-weighted reciprocal rank (Cormack et al. 2009); the weights follow the language of the query, because a model that cannot read
-the query spoils the answer.
+The halves are in semantic.py and wording.py, how they become one score in fusion.py, what restricts a search in filters.py, who
+is near whom in neighbours.py.
 """
 
 from __future__ import annotations
 
-import difflib
+import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from urllib.parse import quote
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaultvec.datatypes import SearchResult, Vectors
-from vaultvec.engines.base import Engine
 from vaultvec.errors import QueryError
-from vaultvec.keywords import KeywordQuery, index_terms, parse_query
-from vaultvec.languages import language_of, readable_by
+from vaultvec.filters import Filters, passing_notes
+from vaultvec.fusion import SECOND_MODEL_WEIGHT, Candidates, Half, calibrated, fuse, keyword_weight
+from vaultvec.keywords import MAX_QUERY_TERMS, KeywordQuery, parse_query
+from vaultvec.languages import language_of
 from vaultvec.ledger import Ledger
-from vaultvec.lookup import Matrix, NoteRow, Passage, chunk_numbers, keyword_matches, load_matrix, note_rows, passages
-from vaultvec.models import ModelSpec
+from vaultvec.lookup import NoteRow, note_rows, passages
+from vaultvec.matrix import ChunkTable, read_table
+from vaultvec.names import find_note, obsidian_uri, vault_root
+from vaultvec.neighbours import nearest_notes, unlinked_pairs
+from vaultvec.semantic import ModelSlot, SemanticIndex
+from vaultvec.wording import WordIndex
 
-RRF_K = 60  # Cormack et al.'s constant
-EXACT_LIMIT = 50_000  # chunks; a matrix product over them takes about 10 ms, and it misses nothing
-CANDIDATES = 200  # chunks of each half that enter the fusion
+CANDIDATES = 400  # chunks of each half that enter the fusion
 MODES = ("hybrid", "semantic", "keyword")
-RELATED_CHUNKS = 32  # chunks of a note that `related` compares
 LINKS_NOTES = 20_000  # newest notes that `links` compares pairwise
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a result must satisfy. Empty fields ask for nothing."""
-
-    folder: str = ""  # vault-relative; notes below it too
-    tags: tuple[str, ...] = ()  # all of them; "a" also finds "a/b"
-    since_ns: int | None = None  # last change of the note
-    until_ns: int | None = None
-    min_score: float | None = None  # of the fused score, 0 to 1
-
-    @property
-    def notes_only(self) -> bool:
-        """Whether any filter looks at the note."""
-        return bool(self.folder or self.tags or self.since_ns is not None or self.until_ns is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSlot:
-    """A model of the index: its row in the ledger, what it is, and how to load its engine."""
-
-    row: int
-    spec: ModelSpec
-    dim: int
-    load: Callable[[], Engine]
+REFRESH_SHARE = 10  # after a commit of a writer, a refresh that took s seconds is not repeated within 10 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +41,6 @@ class Answer:
 
     results: list[SearchResult]
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Half:
-    """One ranked list: chunk ids best first, with their scores and the list's weight in the fusion."""
-
-    name: str
-    weight: float
-    chunks: list[int]
-    scores: list[float]
-    notes: list[int] = field(default_factory=list)
 
 
 class Searcher:
@@ -91,182 +55,162 @@ class Searcher:
         backend: str = "auto",
         chroma: Path | None = None,
     ) -> None:
+        """`backend`: "auto", "exact" or "chroma", whose folder is `chroma`."""
         self.ledger = ledger
-        self.models = list(models)
-        self.vault = vault
-        self.backend = backend
-        self.chroma = chroma
+        self.semantic = SemanticIndex(ledger, models, backend, chroma)
+        self.words = WordIndex(ledger)
+        self._root, self._prefix = vault_root(vault)
         self._version = -1
-        self._matrices: dict[int, Matrix] = {}
+        self._next_refresh = 0.0
+        self._table = ChunkTable.empty()
         self._notes: dict[int, NoteRow] | None = None
-        self._engines: dict[int, Engine] = {}
-        self._stores: dict[int, object] = {}
 
     def close(self) -> None:
         """Release engines and files."""
-        for engine in self._engines.values():
-            engine.close()
+        self.semantic.close()
         self.ledger.close()
-
-    # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def search(
         self, query: str, k: int = 10, mode: str = "hybrid", filters: Filters | None = None,
         *, per_note: bool = True, explain: bool = False,
     ) -> Answer:  # fmt: skip
-        """The `k` best notes (or chunks, with `per_note=False`), best first.
+        """The `k` best notes (or chunks, with `per_note=False`), best first; scores are 0 to 1, see fusion.py.
 
-        Raises QueryError for an empty query, an unknown mode, or a folder or tag that no note has.
+        Raises QueryError for an empty query, an unknown mode, or a filter that no note passes.
         """
         parsed = _checked(query, k, mode)
         filters = filters or Filters()
+        remarks: list[str] = []
+        if parsed.cut:
+            remarks.append(f"the query is long; its first {MAX_QUERY_TERMS} different words are searched for")
+        language = language_of(parsed.text)
+        vectors = self._embed(parsed, language, remarks) if mode != "keyword" and parsed.terms else []
         with self.ledger.snapshot():
             self._refresh()
-            allowed = self._allowed(filters)
-            halves, remarks = self._halves(parsed, mode, allowed)
-            fused = self._fuse(halves, per_note)
-            results = self._rows(fused, halves, k, parsed, filters, explain)
+            usable = self._usable(parsed, filters)
+            if not parsed.terms:
+                return Answer(self._literal(parsed, usable, k, remarks), tuple(remarks))
+            models, keyword, candidates = self._halves(parsed, language, vectors, usable, mode != "semantic")
+            if keyword:
+                remarks += [
+                    f"{word!r} stands only in lines that a tenth of the notes share; those are not indexed"
+                    for word in self.words.left_out(parsed.terms)
+                ]
+            fused = fuse(candidates, models, keyword, per_note)
+            explained = [*models, *([keyword] if keyword else [])] if explain else []
+            results = self._results(fused, candidates, explained, k, filters.min_score, remarks)
         return Answer(results, tuple(remarks))
 
     def _refresh(self) -> None:
-        """Forget what is cached when a writer has committed since."""
+        """Bring what is cached up to date after a commit of a writer; at most a tenth of the time is spent on it."""
         version = int(self.ledger.db.execute("PRAGMA data_version").fetchone()[0])
-        if version != self._version:
-            self._version = version
-            self._matrices.clear()
-            self._notes = None
+        if version == self._version or time.monotonic() < self._next_refresh:
+            return
+        began = time.monotonic()
+        self._version = version
+        self._notes = None
+        self._table = read_table(self.ledger)
+        self.semantic.refresh(self._table)
+        self.words.refresh(self._table)
+        now = time.monotonic()
+        self._next_refresh = now + REFRESH_SHARE * (now - began)
 
-    def _halves(self, query: KeywordQuery, mode: str, allowed: set[int] | None) -> tuple[list[_Half], list[str]]:
-        language = language_of(query.words)
-        remarks: list[str] = []
-        halves: list[_Half] = []
-        if mode != "keyword":
-            halves = self._semantic_halves(query.words, language, allowed, remarks)
-        if mode != "semantic" and (mode == "keyword" or query.expression):
-            halves.append(self._keyword_half(query, _keyword_weight(language), allowed))
-        return halves, remarks
+    def _usable(self, query: KeywordQuery, filters: Filters) -> NDArray[np.bool_] | None:
+        """Which rows of the chunk table pass the filters, hold the phrases and none of the excluded words; None: all."""
+        masks = []
+        if filters.notes_only:
+            passed = passing_notes(self.notes().values(), filters)
+            masks.append(np.isin(self._table.notes, np.fromiter(passed, np.int64, len(passed))))
+        if query.required:
+            masks.append(self.words.holding(query.required))
+        masks += [~self.words.holding(expression) for expression in query.excluded]
+        return np.logical_and.reduce(masks) if masks else None
 
-    def _semantic_halves(self, words: str, language: str, allowed: set[int] | None, remarks: list[str]) -> list[_Half]:
-        readers = [slot for slot in self.models if readable_by(slot.spec.languages, language or "en")]
-        if not readers:
-            names = ", ".join(slot.spec.name for slot in self.models)
-            remarks.append(
-                f"{names} does not know the language of this query ({language}); results rest on keywords. "
-                'EMBEDDING_MODEL = "auto" in config.py picks a model for it'
-            )
-            return []
-        halves = []
-        for slot in readers:
-            weight = _model_weight(slot, readers)
-            vector = self._engine(slot).embed_query(words)
-            chunks, scores = self._nearest(slot, vector, allowed)
-            halves.append(_Half(slot.spec.slug, weight, chunks, scores))
-        return halves
-
-    def _nearest(self, slot: ModelSlot, vector: Vectors, allowed: set[int] | None) -> tuple[list[int], list[float]]:
-        if self._use_chroma(allowed):
-            return self._nearest_in_chroma(slot, vector)
-        matrix = self._matrix(slot)
-        scores = matrix.vectors @ vector
-        if allowed is not None:
-            scores = np.where(np.isin(matrix.notes, np.fromiter(allowed, np.int64, len(allowed))), scores, -2.0)
-        top = _top(scores, CANDIDATES)
-        top = top[scores[top] > -2.0]
-        return matrix.chunks[top].tolist(), scores[top].tolist()
-
-    def _use_chroma(self, allowed: set[int] | None) -> bool:
-        """HNSW for large indexes without a note filter: a filter would leave too few of its candidates."""
-        if self.backend == "exact" or self.chroma is None or allowed is not None:
-            return False
-        if self.backend == "chroma":
-            return True
-        return int(self.ledger.db.execute("SELECT count(*) FROM chunks").fetchone()[0]) > EXACT_LIMIT
-
-    def _nearest_in_chroma(self, slot: ModelSlot, vector: Vectors) -> tuple[list[int], list[float]]:
-        from vaultvec.store import ChromaStore
-
-        store = self._stores.get(slot.row)
-        if not isinstance(store, ChromaStore):
-            fingerprint = next(m[1] for m in self.ledger.models() if m[0] == slot.row)
-            store = ChromaStore(self.chroma or Path(), fingerprint, slot.spec.name, slot.dim)
-            self._stores[slot.row] = store
-        found = store.query(vector, CANDIDATES)
-        numbers = chunk_numbers(self.ledger, [name for name, _ in found])
-        kept = [(numbers[name], score) for name, score in found if name in numbers]
-        return [chunk for chunk, _ in kept], [score for _, score in kept]
-
-    def _keyword_half(self, query: KeywordQuery, weight: float, allowed: set[int] | None) -> _Half:
-        limit = CANDIDATES if allowed is None else 50 * CANDIDATES
-        found = keyword_matches(self.ledger, query.expression, limit)
-        if allowed is not None:
-            where = self._notes_of([chunk for chunk, _ in found])
-            found = [(chunk, score) for chunk, score in found if where.get(chunk) in allowed][:CANDIDATES]
-        return _Half("keyword", weight, [chunk for chunk, _ in found], [score for _, score in found])
-
-    def _notes_of(self, chunks: Sequence[int]) -> dict[int, int]:
-        return {chunk: row.note for chunk, row in passages(self.ledger, chunks).items()}
-
-    # ── fusion ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _fuse(self, halves: list[_Half], per_note: bool) -> list[tuple[float, int]]:
-        """(score 0 to 1, chunk id), best first. 1 means first in every list. One chunk a note when `per_note`."""
-        where = self._notes_of([chunk for half in halves for chunk in half.chunks])
-        total = sum(half.weight for half in halves)
-        points: dict[int, float] = {}
-        best: dict[int, tuple[float, int]] = {}
-        for half in halves:
-            rank = 0
-            seen: set[int] = set()
-            for chunk in half.chunks:
-                if chunk not in where:
-                    continue  # replaced between two reads
-                key = where[chunk] if per_note else chunk
-                if key in seen:
-                    continue
-                seen.add(key)
-                rank += 1
-                gain = half.weight * (RRF_K + 1) / (RRF_K + rank) / total
-                points[key] = points.get(key, 0.0) + gain
-                if key not in best or gain > best[key][0]:
-                    best[key] = (gain, chunk)
-        return sorted(((points[key], best[key][1]) for key in points), key=lambda item: (-item[0], item[1]))
-
-    def _rows(
-        self,
-        fused: list[tuple[float, int]],
-        halves: list[_Half],
-        k: int,
-        query: KeywordQuery,
-        filters: Filters,
-        explain: bool,
+    def _literal(
+        self, query: KeywordQuery, usable: NDArray[np.bool_] | None, k: int, remarks: list[str]
     ) -> list[SearchResult]:
+        """A query without a word, emoji say: the notes that hold it as it stands, newest first."""
+        remarks.append("the query has no word in it; it was looked for as it stands")
+        rows = self.words.literal(query.text.strip(), CANDIDATES)
+        rows = rows if usable is None else rows[usable[rows]]
+        _, first = np.unique(self._table.notes[rows], return_index=True)
         results: list[SearchResult] = []
-        position = 0
-        while len(results) < k and position < len(fused):
-            page = fused[position : position + 2 * k + 10]
-            position += len(page)
-            texts = passages(self.ledger, [chunk for _, chunk in page])
-            notes = note_rows(self.ledger, sorted({row.note for row in texts.values()}))
-            for score, chunk in page:
-                if len(results) == k or (filters.min_score is not None and score < filters.min_score):
-                    return results
-                row = texts.get(chunk)
-                if row is None or row.note not in notes or _is_excluded(row, notes[row.note], query):
-                    continue
-                details = _explain(chunk, halves) if explain else {}
-                results.append(self._result(len(results) + 1, score, row, notes[row.note], details))
+        for row in rows[np.sort(first)][:k]:
+            self._append(results, 1.0, int(row), {})
         return results
 
-    def _result(
-        self, rank: int, score: float, row: Passage, note: NoteRow, explain: dict[str, float | int]
-    ) -> SearchResult:
-        body = row.text[row.context :]
-        return SearchResult(
-            rank, score, note.path, note.title, row.heading, body, row.start_line, note.tags,
-            obsidian_uri(self.vault, note.path), explain,
-        )  # fmt: skip
+    def _embed(self, query: KeywordQuery, language: str, remarks: list[str]) -> list[tuple[ModelSlot, Vectors]]:
+        """The query's vector, of each model that knows its language; the one made for it first."""
+        readers = self.semantic.readers(language)
+        if not readers and self.semantic.models:
+            names = ", ".join(slot.spec.name for slot in self.semantic.models)
+            remarks.append(
+                f"{names} does not know the language of this query ({language}); results rest on its words alone. "
+                'EMBEDDING_MODEL = "auto" in config.py picks a model for it'
+            )
+        return [(slot, self.semantic.embed(slot, query.text)) for slot in readers]
 
-    # ── filters ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    def _halves(
+        self,
+        query: KeywordQuery,
+        language: str,
+        vectors: Sequence[tuple[ModelSlot, Vectors]],
+        usable: NDArray[np.bool_] | None,
+        with_words: bool,
+    ) -> tuple[list[Half], Half | None, Candidates]:
+        """The best rows of every half, and what each half says of all of them."""
+        found = [self.semantic.nearest(slot, vector, usable, CANDIDATES) for slot, vector in vectors]
+        word_rows, shares = np.empty(0, np.int64), np.empty(0, np.float32)
+        if with_words:
+            word_rows, shares = self.words.shares(query, usable, CANDIDATES)
+        rows = np.unique(np.concatenate([word_rows, *(near.rows for near in found)]))
+        models: list[Half] = []
+        for (slot, _), near in zip(vectors, found, strict=True):
+            cosines = near.cosines(rows)
+            weight = SECOND_MODEL_WEIGHT if models else 1.0
+            models.append(Half(slot.spec.slug, weight, calibrated(cosines, near.median), cosines))
+        keyword = None
+        if with_words:
+            share = np.full(len(rows), np.nan, np.float32)
+            share[np.searchsorted(rows, word_rows)] = shares
+            keyword = Half("keyword", keyword_weight(language) if models else 1.0, share, share)
+        table = self._table
+        return models, keyword, Candidates(rows, table.notes[rows], table.slots[rows] == 0, table.siblings[rows])
+
+    def _results(
+        self,
+        fused: list[tuple[float, int]],
+        candidates: Candidates,
+        explained: list[Half],
+        k: int,
+        least: float | None,
+        remarks: list[str],
+    ) -> list[SearchResult]:
+        results: list[SearchResult] = []
+        if least is not None and fused and fused[0][0] < least:
+            remarks.append(f"the best result scores {fused[0][0]:.3f}, less than the {least:g} asked for")
+        for score, position in fused:
+            if len(results) == k or (least is not None and score < least):
+                break
+            self._append(results, score, int(candidates.rows[position]), _explain(position, candidates, explained))
+        return results
+
+    def _append(self, results: list[SearchResult], score: float, row: int, explain: dict[str, float | int]) -> None:
+        """Add the chunk in a row of the table, unless a writer has put another text in its place meanwhile."""
+        chunk = int(self._table.ids[row])
+        passage = passages(self.ledger, [chunk]).get(chunk)
+        if passage is None or passage.digest != self._table.digests[row]:
+            return
+        note = note_rows(self.ledger, [passage.note]).get(passage.note)
+        if note is None:
+            return
+        body = passage.text[passage.context :]
+        results.append(
+            SearchResult(
+                len(results) + 1, score, note.path, note.title, passage.heading, body, passage.start_line, note.tags,
+                obsidian_uri(self._root, self._prefix + note.path), explain,
+            )
+        )  # fmt: skip
 
     def notes(self) -> dict[int, NoteRow]:
         """Every note, read once."""
@@ -274,118 +218,37 @@ class Searcher:
             self._notes = note_rows(self.ledger)
         return self._notes
 
-    def _allowed(self, filters: Filters) -> set[int] | None:
-        """Ids of the notes that pass; None when no filter looks at notes. Raises QueryError when none passes."""
-        if not filters.notes_only:
-            return None
-        notes = self.notes().values()
-        passed = {note.id for note in notes if _passes(note, filters)}
-        if passed:
-            return passed
-        folder = _folder(filters.folder)
-        if folder and not any(note.path.casefold().startswith(folder) for note in notes):
-            known = sorted({str(PurePosixPath(note.path).parent) for note in notes} - {"."})
-            raise QueryError(f"no note lies in the folder {filters.folder!r}{_nearest_names(filters.folder, known)}")
-        known_tags = sorted({tag for note in notes for tag in note.tags})
-        for tag in filters.tags:
-            if not any(_has_tag(note, tag) for note in notes):
-                raise QueryError(f"no note has the tag {tag!r}{_nearest_names(tag.lstrip('#'), known_tags)}")
-        raise QueryError("no note passes these filters together; leave one of them out")
-
-    # ── neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────
-
     def find_note(self, name: str) -> NoteRow:
         """A note by path, file name, title or alias, case ignored. Raises QueryError naming the nearest ones."""
-        wanted = unicodedata.normalize("NFC", name).strip().casefold().replace("\\", "/").removeprefix("./")
-        if not wanted:
-            raise QueryError("the note's name is empty; give its path, title or alias")
-        notes = list(self.notes().values())
-        for names in (_paths, _titles):
-            found = [note for note in notes if wanted in names(note)]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise QueryError(
-                    f"{name!r} names {len(found)} notes; give the path: {', '.join(n.path for n in found[:5])}"
-                )
-        known = sorted({name for note in notes for name in (note.path, note.title, *note.aliases)})
-        raise QueryError(f"there is no note {name!r} in the index{_nearest_names(name, known)}")
+        return find_note(self.notes().values(), name)
 
     def related(self, name: str, k: int = 10) -> list[SearchResult]:
         """Notes whose text is nearest to a note's, best first; score is the mean over its chunks of the best cosine."""
         with self.ledger.snapshot():
             self._refresh()
             note = self.find_note(name)
-            for slot in reversed(self.models):  # the model for the note's own language comes last
-                matrix = self._matrix(slot)
-                own = matrix.vectors[matrix.notes == note.id][:RELATED_CHUNKS]
-                if len(own):
-                    return self._neighbours(matrix, own, note.id, k)
+            for slot in self.semantic.by_breadth():  # the model for the note's own language
+                matrix = self.semantic.matrix(slot)
+                owners = self._table.notes[matrix.rows]
+                if np.any(owners == note.id):
+                    results: list[SearchResult] = []
+                    for near in nearest_notes(matrix.vectors, owners, note.id, k):
+                        self._append(results, near.score, int(matrix.rows[near.row]), {})
+                    return results
         raise QueryError(f"{note.path} has no embedded text; it is empty, or not indexed yet: python main.py index")
-
-    def _neighbours(self, matrix: Matrix, own: Vectors, note: int, k: int) -> list[SearchResult]:
-        scores = matrix.vectors @ own.T  # (n, m)
-        order = np.argsort(matrix.notes, kind="stable")
-        ids, starts = np.unique(matrix.notes[order], return_index=True)
-        by_note = np.maximum.reduceat(scores[order], starts).mean(axis=1)  # (notes,)
-        by_note[ids == note] = -2.0
-        top = [i for i in _top(by_note, k) if by_note[i] > -2.0]
-        mean = scores.mean(axis=1)
-        results: list[SearchResult] = []
-        rows = note_rows(self.ledger, [int(ids[i]) for i in top])
-        for i in top:
-            members = np.flatnonzero(matrix.notes == ids[i])
-            chunk = int(matrix.chunks[members[np.argmax(mean[members])]])
-            row = passages(self.ledger, [chunk]).get(chunk)
-            if row and int(ids[i]) in rows:
-                results.append(self._result(len(results) + 1, float(by_note[i]), row, rows[int(ids[i])], {}))
-        return results
 
     def links(self, k: int = 20, min_score: float = 0.6) -> list[tuple[float, str, str]]:
         """(cosine of the notes' mean vectors, path, path) of pairs that are close but not linked either way, best first."""
         with self.ledger.snapshot():
             self._refresh()
-            matrix, notes = self._matrix(self.models[0]), self.notes()
+            notes = self.notes()
+            if not self.semantic.models or not notes:
+                return []
+            matrix = self.semantic.matrix(self.semantic.models[0])
         newest = sorted(notes, key=lambda i: -notes[i].mtime_ns)[:LINKS_NOTES]
-        ids, means = _mean_vectors(matrix, np.asarray(newest, dtype=np.int64))
-        linked = _linked_pairs(notes)
-        pairs: list[tuple[float, int, int]] = []
-        for start in range(0, len(ids), 1024):
-            scores = means[start : start + 1024] @ means.T
-            rows, columns = np.nonzero(scores >= min_score)
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-                a, b = int(ids[start + row]), int(ids[column])
-                if start + row < column and (a, b) not in linked and (b, a) not in linked:
-                    pairs.append((float(scores[row, column]), a, b))
-            pairs = sorted(pairs, reverse=True)[: max(k, 1)]
+        owners = self._table.notes[matrix.rows]
+        pairs = unlinked_pairs(matrix.vectors, owners, {i: notes[i] for i in newest}, max(1, k), min_score)
         return [(score, notes[a].path, notes[b].path) for score, a, b in pairs]
-
-    def _matrix(self, slot: ModelSlot) -> Matrix:
-        if slot.row not in self._matrices:
-            self._matrices[slot.row] = load_matrix(self.ledger, slot.row, slot.dim)
-        return self._matrices[slot.row]
-
-    def _engine(self, slot: ModelSlot) -> Engine:
-        if slot.row not in self._engines:
-            self._engines[slot.row] = slot.load()
-        return self._engines[slot.row]
-
-
-# Weights of the fusion, tuned on the "tune" half of benchmarks/eval (make eval prints both halves).
-KEYWORD_WEIGHT = 0.5
-KEYWORD_WEIGHT_CJK = 1.0  # bigrams find Korean well, the multilingual model less so
-SECOND_MODEL_WEIGHT = 0.3  # a multilingual model beside one made for the query's language
-
-
-def _keyword_weight(language: str) -> float:
-    return KEYWORD_WEIGHT_CJK if language in ("ko", "ja", "zh") else KEYWORD_WEIGHT
-
-
-def _model_weight(slot: ModelSlot, readers: Sequence[ModelSlot]) -> float:
-    """The model made for the query's language leads; one that reads many languages follows."""
-    if len(readers) == 1 or len(slot.spec.languages) == min(len(s.spec.languages) for s in readers):
-        return 1.0
-    return SECOND_MODEL_WEIGHT
 
 
 def _checked(query: str, k: int, mode: str) -> KeywordQuery:
@@ -393,111 +256,26 @@ def _checked(query: str, k: int, mode: str) -> KeywordQuery:
         raise QueryError(f"mode {mode!r} is unknown; use one of {', '.join(MODES)}")
     if k < 1:
         raise QueryError(f"-k is {k}, expected at least 1")
-    if not query.strip():
+    # Lone surrogates (bytes of an argument that are no text) can neither be stored nor embedded.
+    text = unicodedata.normalize("NFC", query.encode("utf-8", "replace").decode()).replace("\x00", " ")
+    if not text.strip():
         raise QueryError('the query is empty; write what you look for, e.g. python main.py search "how to prune roses"')
-    parsed = parse_query(unicodedata.normalize("NFC", query))
-    if not parsed.words.strip():
+    parsed = parse_query(text)
+    if not parsed.text.strip():
         raise QueryError("the query only excludes words; say also what to find")
     return parsed
 
 
-def _top(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Positions of the `k` highest scores, best first."""
-    k = min(k, len(scores))
-    if k == 0:
-        return np.empty(0, dtype=np.int64)
-    found = np.argpartition(-scores, k - 1)[:k]
-    ordered: NDArray[np.int64] = found[np.argsort(-scores[found], kind="stable")]
-    return ordered
-
-
-def _is_excluded(row: Passage, note: NoteRow, query: KeywordQuery) -> bool:
-    """Whether an excluded word occurs in the chunk or title, or a required phrase is missing."""
-    if not query.excluded and not query.phrases:
-        return False
-    text = unicodedata.normalize("NFC", f"{note.title}\n{row.heading}\n{row.text}").casefold()
-    if any(" ".join(phrase.casefold().split()) not in " ".join(text.split()) for phrase in query.phrases):
-        return True
-    words = f" {index_terms(text)} "
-    return any(
-        phrase.casefold() in text if not phrase.isascii() or " " in phrase else f" {phrase.casefold()} " in words
-        for phrase in query.excluded
-    )
-
-
-def _explain(chunk: int, halves: list[_Half]) -> dict[str, float | int]:
-    """Rank and score of a chunk in each half that found it."""
+def _explain(position: int, candidates: Candidates, halves: Sequence[Half]) -> dict[str, float | int]:
+    """Rank and score of a note's best chunk in each half that found one, and the half's weight."""
     details: dict[str, float | int] = {}
+    members = candidates.notes == candidates.notes[position]
     for half in halves:
-        if chunk in half.chunks:
-            position = half.chunks.index(chunk)
-            details[f"{half.name}_rank"] = position + 1
-            details[f"{half.name}_score"] = round(half.scores[position], 4)
+        known = ~np.isnan(half.raw)
+        if np.any(known & members):
+            best = float(np.nanmax(half.raw[members]))
+            better = np.unique(candidates.notes[known & (np.nan_to_num(half.raw, nan=-2.0) > best)])
+            details[f"{half.name}_rank"] = len(better) + 1
+            details[f"{half.name}_score"] = round(best, 4)
         details[f"{half.name}_weight"] = half.weight
     return details
-
-
-def _passes(note: NoteRow, filters: Filters) -> bool:
-    if filters.folder and not note.path.casefold().startswith(_folder(filters.folder)):
-        return False
-    if filters.since_ns is not None and note.mtime_ns < filters.since_ns:
-        return False
-    if filters.until_ns is not None and note.mtime_ns >= filters.until_ns:
-        return False
-    return all(_has_tag(note, tag) for tag in filters.tags)
-
-
-def _folder(folder: str) -> str:
-    clean = unicodedata.normalize("NFC", folder).replace("\\", "/").removeprefix("./").strip("/").casefold()
-    return f"{clean}/" if clean else ""
-
-
-def _has_tag(note: NoteRow, tag: str) -> bool:
-    wanted = unicodedata.normalize("NFC", tag).lstrip("#").strip("/").casefold()
-    return any(own.casefold() == wanted or own.casefold().startswith(f"{wanted}/") for own in note.tags)
-
-
-def _paths(note: NoteRow) -> set[str]:
-    path = note.path.casefold()
-    return {path, path.removesuffix(".md")}
-
-
-def _titles(note: NoteRow) -> set[str]:
-    stem = PurePosixPath(note.path).stem
-    return {name.casefold() for name in (note.title, stem, PurePosixPath(note.path).name, *note.aliases)}
-
-
-def _nearest_names(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known)[:20_000], n=3, cutoff=0.5)
-    return f"; nearest: {', '.join(near)}" if near else ""
-
-
-def _mean_vectors(matrix: Matrix, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], Vectors]:
-    """(note ids (m,), unit mean vectors (m, dim)) of the wanted notes that have vectors."""
-    keep = np.isin(matrix.notes, wanted)
-    notes, vectors = matrix.notes[keep], matrix.vectors[keep]
-    if not len(notes):
-        return notes, vectors
-    order = np.argsort(notes, kind="stable")
-    ids, starts = np.unique(notes[order], return_index=True)
-    sums = np.add.reduceat(vectors[order], starts)
-    return ids, sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
-
-
-def _linked_pairs(notes: dict[int, NoteRow]) -> set[tuple[int, int]]:
-    """(from, to) of every wikilink that names a note by path, file name or alias."""
-    by_name: dict[str, int] = {}
-    for note in notes.values():
-        for name in (*_titles(note), *_paths(note)):
-            by_name.setdefault(name, note.id)
-    return {
-        (note.id, by_name[target.casefold()])
-        for note in notes.values()
-        for target in note.links
-        if target.casefold() in by_name
-    }
-
-
-def obsidian_uri(vault: Path, path: str) -> str:
-    """The link that opens a note in Obsidian (help.obsidian.md, "Obsidian URI")."""
-    return f"obsidian://open?vault={quote(vault.name, safe='')}&file={quote(path.removesuffix('.md'), safe='')}"

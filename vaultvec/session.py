@@ -16,7 +16,8 @@ from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
 from vaultvec.models import resolve
 from vaultvec.pipeline import find_changes
-from vaultvec.search import ModelSlot, Searcher
+from vaultvec.search import Searcher
+from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings
 from vaultvec.vault import load_exclusions, open_vault, walk
 

@@ -20,18 +20,18 @@ from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError, VaultError
 from vaultvec.measure.ceiling import measure_ceiling
 from vaultvec.measure.extras import Trying, try_extras
-from vaultvec.measure.prices import measure_prices
+from vaultvec.measure.prices import measure_prices, time_shares
 from vaultvec.measure.reasons import explain
-from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Report, Row, Trial, machine_name
-from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
-from vaultvec.measure.surroundings import GUIDE_KEYS, Surroundings, measure_surroundings
-from vaultvec.measure.tuning import Changes, Tuner, decide, guide_changes
+from vaultvec.measure.results import Extra, Mix, ModelRow, Report, Row, Trial, machine_name
+from vaultvec.measure.rounds import Timing, Way, compare, cosines, time_in_turn, top_agreement
+from vaultvec.measure.surroundings import measure_surroundings
+from vaultvec.measure.tuning import Changes, Tuner, confirm, decide, guide_changes
 from vaultvec.measure.ways import (
+    copies_for,
     encode,
     engine_baseline_ways,
     fast,
     literal_note,
-    padded_tokens,
     reference_ways,
     safe_count,
 )
@@ -39,16 +39,18 @@ from vaultvec.models import ModelSpec
 from vaultvec.monitor import gpu_probe, usable_cpus
 from vaultvec.settings import Settings
 
-SHORT_SECONDS = 52.0  # of a short run; what is left of the minute is the report
+SHORT_SECONDS = 54.0  # of a short run; what is left of the minute is the report
 THOROUGH_SECONDS = 480.0
 LEAST_TEXTS = 24
 WIDE_TEXTS = 48  # at least, for the guide's batch of 2000: with fewer it would be no larger than 32
-PART = 0.5  # of the texts go into trials and prices
-LEAST_PART = 16
+PART = 0.4  # of the texts go into trials and prices
+LEAST_PART = 12
 TRIED_TEXTS = 6  # embedded first, to know how many texts the time allows
 PASS_SECONDS = 0.5  # a pass of the fast path should take about as long, to be timed well
 MOST_TIMES = 50
-ENGINE_PASSES = 26  # over a part, in trials and prices, in two rounds
+PART_PASSES = 12  # over a part in every round: trials and prices
+FINAL_TIMES = 2.5  # as many texts for present against best as for the slow ways: windows of 32 need many to show
+MOST_FINAL_TEXTS = 2000
 
 Progress = Callable[[str, float], None]
 
@@ -135,18 +137,18 @@ class _Run:
         guide = {k: v for k, v in guide_changes(subject.present, trials).items() if k not in around.hurts}
         if around.workers and around.workers[1].better and around.matter_beside(now, subject.settings):
             tuned["WORKERS"] = around.workers[0]
-        all_truth = np.tile(truth, (times, 1))
-        final = self._final(tuner, guide | tuned, list(texts) * times, used * times)
-        ratio, low = compare(final["present"], final["best"]), cosines(all_truth, final["best"].vectors)[0]
-        tuned, guide = confirm(ratio, low, tuned, guide, int8=tuner.engine.precision == "int8")
         prices = measure_prices(
             engine, some, some_used, self.literal, rounds=self.rounds, tick=self._tick, gpu=self.gpu
         )
+        final = self._final(tuner, guide | tuned, max(count, self._rest(now) // times), times)
+        ratio = compare(final["present"], final["best"])
+        low = cosines(truth, final["best"].vectors[:count])[0]
+        tuned, guide = confirm(ratio, low, tuned, guide, int8=tuner.engine.precision == "int8")
         best = max((final["present"], final["best"]), key=lambda timing: timing.texts_per_second)
         self._tick("measuring this machine's ceiling")
         ceiling = measure_ceiling(tuner.engine, best.tokens_per_second, sum(used) / count)
         extras, models = self._extras(texts)
-        rows = [Row.of(timing, all_truth) for timing in (slow["one"], slow["batch32"], large, *final.values())]
+        rows = [Row.of(timing, truth) for timing in (slow["one"], slow["batch32"], large, *final.values())]
         notes = explain(subject.settings, engine, self.lengths, around, ratio, guide | tuned)
         int8 = tuner.engine.precision == "int8"
         return Report(
@@ -156,7 +158,7 @@ class _Run:
             sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(prices),
             trials=tuple(trials), gain=ratio.median if tuned or guide else 1.0, gain_spread=ratio.margin,
             decisions=tuple(decide(subject.present, guide, tuned, trials, notes)), ceiling=ceiling,
-            time_shares=_time_shares(engine, now, texts, used, around), budgets=budgets,
+            time_shares=time_shares(engine, now, texts, used, around), budgets=budgets,
             batch_sizes={1: rows[0].texts_per_second, min(32, count): rows[1].texts_per_second}
             | {min(self.literal, wide): rows[2].texts_per_second},
             extras=tuple(extras), models=tuple(models), busy=self.busy,
@@ -204,7 +206,8 @@ class _Run:
     def _affordable(self, rates: _Rates) -> int:
         """How many texts the rest of the time allows, all ways and rounds counted."""
         rest = self.limit - (time.perf_counter() - self.began)
-        each = self.rounds * (1 / rates.one + 1 / rates.batch + (3 + PART * ENGINE_PASSES / 2) / rates.engine)
+        engine_passes = 1 + 2 * FINAL_TIMES + PART * PART_PASSES
+        each = self.rounds * (1 / rates.one + 1 / rates.batch + engine_passes / rates.engine)
         wide = self.rounds / rates.batch  # seconds a text of the batch of 2000
         count = (rest - wide * WIDE_TEXTS) / each
         if count > WIDE_TEXTS:
@@ -227,56 +230,35 @@ class _Run:
     ) -> tuple[Tuner, Changes, list[Trial], dict[int, float]]:
         subject = self.subject
         tuner = Tuner(
-            subject.settings, subject.build, self.engine, texts, sum(used), truth, self.rounds, self._tick, self.gpu,
-            subject.thorough, subject.int8,
+            subject.settings, subject.build, self.engine, texts, used, self.lengths, truth, self.rounds, self._tick,
+            self.gpu, subject.thorough, subject.int8,
         )  # fmt: skip
         tuned, trials, budgets = tuner.search()
         if tuner.engine is not self.engine:
             self.stack.callback(tuner.engine.close)
         return tuner, tuned, trials, budgets
 
-    def _final(self, tuner: Tuner, changes: Changes, texts: Sequence[str], used: Sequence[int]) -> dict[str, Timing]:
+    def _rest(self, texts_per_second: float) -> int:
+        """Texts that present and best may have in a round: what time allows, as windows of texts need many."""
+        rest = self.limit - (time.perf_counter() - self.began)
+        share = 0.5 if self.subject.thorough else 1.0  # the further options come after it
+        passes = 2 * self.rounds * copies_for(self.engine)
+        return min(MOST_FINAL_TEXTS, int(share * rest * texts_per_second / passes))
+
+    def _final(self, tuner: Tuner, changes: Changes, count: int, times: int) -> dict[str, Timing]:
+        """config.py as it is against the best found, on `count` texts taken `times` over."""
+        texts, used = list(self.subject.texts[:count]) * times, self.lengths[:count] * times
         window = changes.get("EMBEDDING_BATCH_SIZE")
+        copies = copies_for(self.engine, tuner.engine)
+        present = fast(self.engine, "present", "fast path, config.py as it is", copies=copies)
         best = fast(
-            tuner.engine, "best", "fast path, best settings found", window=window, budget=tuner.budget,
-        )  # fmt: skip
+            tuner.engine, "best", "fast path, best settings found", window=window, budget=tuner.budget, copies=copies
+        )
         best.run(texts[:TRIED_TEXTS])
-        return self._time([fast(self.engine, "present", "fast path, config.py as it is"), best], texts, used)
+        return self._time([present, best], texts, used)
 
     def _extras(self, texts: Sequence[str]) -> tuple[list[Extra], list[ModelRow]]:
         subject = self.subject
         if not subject.thorough:
             return [], []
         return try_extras(Trying(subject.settings, self.engine, texts, subject.engines, subject.notify, self._tick))
-
-
-def confirm(ratio: Ratio, low: float, tuned: Changes, guide: Changes, *, int8: bool) -> tuple[Changes, Changes]:
-    """What of the changes may be written after all were timed together against config.py as it is.
-
-    Slower, or with vectors below the gate: nothing that the engine reads. No faster beyond the noise: only the guide's.
-    """
-    if ratio.worse or (low < FIDELITY_GATE and not int8):
-        return {}, {key: value for key, value in guide.items() if key in GUIDE_KEYS}
-    return (tuned, guide) if ratio.better else ({k: v for k, v in tuned.items() if k == "WORKERS"}, guide)
-
-
-def _time_shares(
-    engine: Engine, texts_per_second: float, texts: Sequence[str], used: Sequence[int], around: Surroundings
-) -> dict[str, float]:
-    """Seconds per 1,000 chunks: tokenising, the model on text and on padding, and what runs beside it."""
-    began = time.perf_counter()
-    encode(engine, texts)
-    total = len(texts) / texts_per_second
-    tokenising = min(total, time.perf_counter() - began)
-    pads = engine.name == "openvino"  # the others pack the tokens without padding, or do it elsewhere
-    padded = padded_tokens(used, engine.token_budget, engine.window) if pads else sum(used)
-    model = total - tokenising
-    scale = 1000 / len(texts)
-    shares = {
-        "tokenising": tokenising * scale,
-        "model: text": model * sum(used) / padded * scale,
-        "model: padding": model * (padded - sum(used)) / padded * scale,
-    }
-    if around.chunks:
-        shares["beside the model: reading, chunking, storing"] = around.chunk_seconds * 1000
-    return shares

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -9,13 +10,17 @@ from vaultvec.batching import plan_batches
 from vaultvec.engines.base import Engine
 from vaultvec.measure.results import Price
 from vaultvec.measure.rounds import NOISE_FLOOR, Tick, Timing, compare, time_in_turn
+from vaultvec.measure.surroundings import Surroundings
 from vaultvec.measure.ways import (
     SMALL_BATCH,
     arranged,
     as_they_come,
     by_count,
     clear_caches,
+    copies_for,
+    encode,
     one_by_one,
+    padded_tokens,
     within_budget,
 )
 from vaultvec.monitor import GpuReading, blocking_check
@@ -37,13 +42,15 @@ def measure_prices(
     """What each bottleneck costs. `lengths`: tokens of each text; `literal`: texts a batch of 2000 may truly hold."""
     budget = engine.token_budget
     large = min(literal, len(texts))
+    n = copies_for(engine)
+    inside = within_budget(budget)
     ways = [
-        arranged(engine, "base", "sorted, within the token budget", within_budget(budget)),
-        one_by_one(engine),
-        arranged(engine, "small", f"batches of {SMALL_BATCH}", by_count(SMALL_BATCH)),
-        arranged(engine, "large", f"batches of {large}", by_count(large)),
-        arranged(engine, "clearing", "caches cleared after every batch", within_budget(budget), clear_caches),
-        arranged(engine, "padding", "batches as they come", as_they_come(budget)),
+        arranged(engine, "base", "sorted, within the token budget", inside, copies=n),
+        one_by_one(engine, copies=n),
+        arranged(engine, "small", f"batches of {SMALL_BATCH}", by_count(SMALL_BATCH), copies=n),
+        arranged(engine, "large", f"batches of {large}", by_count(large), copies=n),
+        arranged(engine, "clearing", "caches cleared after every batch", inside, after=clear_caches, copies=n),
+        arranged(engine, "padding", "batches as they come", as_they_come(budget), copies=n),
     ]
     found = time_in_turn(ways, texts, sum(lengths), rounds, tick, gpu)
     base = found["base"]
@@ -76,3 +83,25 @@ def monitoring_price(check: Callable[[], float] = blocking_check) -> Price:
         "monitoring", f"3 a blocking resource check every {CHECK_EVERY:g} s", cost, spread,
         f"one check takes {median(taken):.2f} s; this program looks from a thread of its own",
     )  # fmt: skip
+
+
+def time_shares(
+    engine: Engine, texts_per_second: float, texts: Sequence[str], used: Sequence[int], around: Surroundings
+) -> dict[str, float]:
+    """Seconds per 1,000 chunks: tokenising, the model on text and on padding, and what runs beside it."""
+    began = time.perf_counter()
+    encode(engine, texts)
+    total = len(texts) / texts_per_second
+    tokenising = min(total, time.perf_counter() - began)
+    pads = engine.name == "openvino"  # the others pack the tokens without padding, or do it elsewhere
+    padded = padded_tokens(used, engine.token_budget, engine.texts_per_window) if pads else sum(used)
+    model = total - tokenising
+    scale = 1000 / len(texts)
+    shares = {
+        "tokenising": tokenising * scale,
+        "model: text": model * sum(used) / padded * scale,
+        "model: padding": model * (padded - sum(used)) / padded * scale,
+    }
+    if around.chunks:
+        shares["beside the model: reading, chunking, storing"] = around.chunk_seconds * 1000
+    return shares

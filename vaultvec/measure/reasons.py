@@ -40,10 +40,13 @@ def _window_note(
     real = sum(lengths)
 
     def share(window: int) -> float:
-        return padded_tokens(lengths, engine.token_budget, window) / real - 1
+        engine.window, kept = window, engine.window
+        gathered, engine.window = engine.texts_per_window, kept
+        return padded_tokens(lengths, engine.token_budget, gathered) / real - 1
 
     now = settings.embedding_batch_size
-    gain = f"padding {share(now):.1%} at {now}, {share(GUIDE_BATCH):.1%} at {GUIDE_BATCH}"
+    work = (1 + share(now)) / (1 + share(GUIDE_BATCH))
+    gain = f"padding {share(now):.1%} at {now}, {share(GUIDE_BATCH):.1%} at {GUIDE_BATCH}: {work:.2f}x"
     reason = "texts sorted by length at a time; what goes through the model at once is the token budget"
     return gain, f"{reason} (all changes together: {ratio})" if written else reason
 
@@ -51,6 +54,8 @@ def _window_note(
 def _choice_notes(settings: Settings, engine: Engine) -> Notes:
     """What "auto" took, so that nobody has to guess."""
     notes = {"EMBEDDING_MODEL": ("", f"measured with {engine.model.name}; --thorough compares the guide's models")}
+    if settings.engine == "auto":
+        notes["ENGINE"] = ("", f"auto took {engine.name} on {engine.device}; --thorough tries the others")
     if settings.precision == "auto":
         half = engine.precision in ("bf16", "fp16")
         why = "native here, and its vectors are fp32's" if half else "nothing shorter is native here and as exact"

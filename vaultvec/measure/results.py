@@ -67,7 +67,7 @@ class Row:
     @classmethod
     def of(cls, timing: Timing, truth: Vectors, note: str = "") -> Row:
         """`truth`: fp32 vectors of the same texts, or of the first ones."""
-        both = min(len(truth), timing.texts)
+        both = min(len(truth), len(timing.vectors))
         low, mean = cosines(truth[:both], timing.vectors[:both])
         return cls(
             timing.way.key, timing.way.label, note or timing.way.note, timing.texts, len(timing.seconds),

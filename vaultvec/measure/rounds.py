@@ -21,12 +21,17 @@ Tick = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way of embedding texts. `run` takes texts and gives their vectors in order."""
+    """One way of embedding texts. `run` takes texts and gives their vectors in order.
+
+    copies: how often it embeds each text. A sample of a few batches would leave some of an engine's streams idle, which
+    thousands of chunks never do; so each batch is run once for every stream.
+    """
 
     key: str
     label: str
     run: Callable[[Sequence[str]], Vectors]
     note: str = ""
+    copies: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,14 @@ def time_in_turn(
             usages[way.key].append(monitor.usage)
             tick(way.label)
     return {
-        way.key: Timing(way, len(texts), tokens, tuple(seconds[way.key]), tuple(usages[way.key]), vectors[way.key])
+        way.key: Timing(
+            way,
+            len(texts) * way.copies,
+            tokens * way.copies,
+            tuple(seconds[way.key]),
+            tuple(usages[way.key]),
+            vectors[way.key],
+        )
         for way in ways
     }
 

@@ -19,12 +19,15 @@ from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.results import FIDELITY_GATE, Decision, Trial
 from vaultvec.measure.rounds import Ratio, Tick, Timing, Way, compare, cosines, time_in_turn
-from vaultvec.measure.ways import fast
+from vaultvec.measure.surroundings import GUIDE_KEYS
+from vaultvec.measure.ways import GUIDE_BATCH, copies_for, fast, padded_tokens
 from vaultvec.monitor import GpuReading, usable_cpus
 from vaultvec.settings import Settings
 
 Changes = dict[str, Any]
 Build = Callable[[Settings], Engine]
+KEY = "MAX_TOKENS_PER_BATCH"
+GATHERED = GUIDE_BATCH  # texts sorted at a time while candidates are tried: padding is then the same for all
 BIG_MODEL_MB = 600  # of such a model no second copy is loaded beside the first unless memory is ample
 CPU_BUDGETS = (1024, 2048, 4096)
 MORE_CPU_BUDGETS = (512, 1024, 2048, 4096, 8192)
@@ -46,7 +49,8 @@ class Tuner:
     build: Build
     engine: Engine
     texts: Sequence[str]
-    tokens: int
+    lengths: Sequence[int]  # tokens of each of these texts
+    sampled: Sequence[int]  # tokens of every sampled chunk: what padding costs is counted over all of them
     truth: Vectors
     rounds: int
     tick: Tick
@@ -90,9 +94,11 @@ class Tuner:
         if self.engine.name not in STREAMING:
             return []
         cores, now = usable_cpus(), self.settings
-        counts = {1, 2, 4, cores} if self.thorough else {1, 2 * self.engine.streams}
+        counts = (
+            {1, 2, 4, cores} if self.thorough else {1, self.engine.streams // 2, min(cores, 2 * self.engine.streams)}
+        )
         options: list[Changes] = [
-            {"STREAMS": n} for n in sorted(counts) if n != self.engine.streams and n <= min(64, 2 * cores)
+            {"STREAMS": n} for n in sorted(counts) if n != self.engine.streams and 0 < n <= min(64, 2 * cores)
         ]
         if now.streams is not None:
             options.append({"STREAMS": "auto"})
@@ -111,10 +117,12 @@ class Tuner:
                 built[label] = (changes, self.build(apply_changes(self.settings, best | changes)))
             except VaultvecError as error:
                 trials.append(Trial(label, changes, 0.0, 0.0, 0.0, 0.0, False, f"not possible here: {error}"))
-        ways = [fast(engine, label, label) for label, (_, engine) in built.items()]
+        n = copies_for(self.engine, *(engine for _, engine in built.values()))
+        ways = [fast(engine, label, label, window=GATHERED, copies=n) for label, (_, engine) in built.items()]
         for way in ways:
             way.run(self.texts[:4])
-        winner = self._choose(fast(self.engine, "", "as it is"), ways, {k: c for k, (c, _) in built.items()}, trials)
+        base = fast(self.engine, "", "as it is", window=GATHERED, copies=n)
+        winner = self._choose(base, ways, {label: changes for label, (changes, _) in built.items()}, trials)
         for label, (_, engine) in built.items():
             if label != winner:
                 engine.close()
@@ -132,12 +140,15 @@ class Tuner:
         budgets = [b for b in usual if b != now and 256 <= b <= 1_048_576]
         if self.engine.name not in LOCAL or not budgets:
             return {}, {}
-        ways = [fast(self.engine, f"MAX_TOKENS_PER_BATCH {b}", f"{b} tokens a batch", budget=b) for b in budgets]
+        n = copies_for(self.engine)
+        ways = [
+            fast(self.engine, f"{KEY} {b}", f"{b} tokens a batch", window=GATHERED, budget=b, copies=n) for b in budgets
+        ]
         changes: dict[str, Changes] = {
             way.key: {"MAX_TOKENS_PER_BATCH": b} for way, b in zip(ways, budgets, strict=True)
         }
         before = len(trials)
-        base = fast(self.engine, "", f"{now} tokens a batch")
+        base = fast(self.engine, "", f"{now} tokens a batch", window=GATHERED, copies=n)
         rates: dict[str, float] = {}
         winner = self._choose(base, ways, changes, trials, rates)
         curve = {now: rates[""]} | {b: rates[way.key] for way, b in zip(ways, budgets, strict=True)}
@@ -156,7 +167,7 @@ class Tuner:
         rates: dict[str, float] | None = None,
     ) -> str | None:
         """Time `ways` against `base`, record the trials, and name the best that is better and true; None for none."""
-        timings = time_in_turn([base, *ways], self.texts, self.tokens, self.rounds, self.tick, self.gpu)
+        timings = time_in_turn([base, *ways], self.texts, sum(self.lengths), self.rounds, self.tick, self.gpu)
         if rates is not None:
             rates.update({key: timing.texts_per_second for key, timing in timings.items()})
         judged = {way.key: self._judge(timings[base.key], timings[way.key], changes[way.key]) for way in ways}
@@ -164,7 +175,7 @@ class Tuner:
         winner = max(good, key=lambda key: judged[key][0].median, default=None)
         for key, (ratio, reason) in judged.items():
             timing = timings[key]
-            low = cosines(self.truth[: timing.texts], timing.vectors)[0]
+            low = cosines(self.truth, timing.vectors)[0]
             why = reason or _why(ratio, key == winner)
             trials.append(
                 Trial(
@@ -182,10 +193,28 @@ class Tuner:
 
     def _judge(self, base: Timing, timing: Timing, changes: Changes) -> tuple[Ratio, str]:
         """The ratio, and why the candidate may not be written whatever its speed ("" = it may)."""
-        low = cosines(self.truth[: timing.texts], timing.vectors)[0]
+        low = cosines(self.truth, timing.vectors)[0]
         int8 = changes.get("PRECISION", self.engine.precision) == "int8"  # there because the user asked for it
         below = low < FIDELITY_GATE and not int8
-        return compare(base, timing), f"its vectors are not fp32's (lowest cosine {low:.4f})" if below else ""
+        ratio = compare(base, timing)
+        scale = self._padding_scale(changes.get(KEY))
+        reason = f"its vectors are not fp32's (lowest cosine {low:.4f})" if below else ""
+        return Ratio(ratio.median * scale, ratio.spread * scale), reason
+
+    def _padding_scale(self, budget: int | None) -> float:
+        """What to multiply a ratio by, so that the padding is that of all sampled chunks and not of a few texts.
+
+        A few texts differ more in length than neighbours among thousands, which would speak for small batches.
+        """
+        now = self.engine.token_budget
+        if budget is None or self.engine.name != "openvino":  # the others do not pad
+            return 1.0
+
+        def excess(tokens: int) -> float:
+            few = padded_tokens(self.lengths, tokens, GATHERED) / sum(self.lengths)
+            return few / (padded_tokens(self.sampled, tokens, GATHERED) / sum(self.sampled))
+
+        return excess(budget) / excess(now)
 
 
 def _why(ratio: Ratio, winner: bool) -> str:
@@ -207,6 +236,16 @@ def guide_changes(present: Mapping[str, Any], trials: Sequence[Trial]) -> Change
         key for trial in trials if trial.ratio and trial.ratio + max(trial.spread, 0.02) < 1 for key in trial.changes
     }
     return {key: value for key, value in GUIDE_VALUES.items() if present[key] != value and key not in hurt}
+
+
+def confirm(ratio: Ratio, low: float, tuned: Changes, guide: Changes, *, int8: bool) -> tuple[Changes, Changes]:
+    """What of the changes may be written after all were timed together against config.py as it is.
+
+    Slower, or with vectors below the gate: nothing that the engine reads. No faster beyond the noise: only the guide's.
+    """
+    if ratio.worse or (low < FIDELITY_GATE and not int8):
+        return {}, {key: value for key, value in guide.items() if key in GUIDE_KEYS}
+    return (tuned, guide) if ratio.better else ({k: v for k, v in tuned.items() if k == "WORKERS"}, guide)
 
 
 def decide(

@@ -19,6 +19,7 @@ from vaultvec.measure.rounds import Way
 
 GUIDE_BATCH = 2000
 SMALL_BATCH = 32
+MOST_COPIES = 8
 # Bytes a padded token takes in a MiniLM while a layer runs: 1,536 + 4 x 384 floats, and 12 heads x 256 scores.
 BYTES_PER_PADDED_TOKEN = 24_576
 
@@ -45,38 +46,61 @@ def safe_count(width: int, device: str = "cpu", wanted: int = GUIDE_BATCH) -> in
     return max(1, min(wanted, free_bytes(device) // 2 // (BYTES_PER_PADDED_TOKEN * max(width, 1))))
 
 
-def fast(engine: Engine, key: str, label: str, *, window: int | None = None, budget: int | None = None) -> Way:
+def copies_for(*engines: Engine) -> int:
+    """How often each batch must run so that no stream of any of these engines is idle; a GPU needs it not."""
+    return min(MOST_COPIES, max(engine.streams if engine.device == "cpu" else 1 for engine in engines))
+
+
+def fast(
+    engine: Engine, key: str, label: str, *, window: int | None = None, budget: int | None = None, copies: int = 1
+) -> Way:
     """The engine's own path: sorted within `window` texts, cut at `budget` tokens; None = as the engine has it."""
 
     def run(texts: Sequence[str]) -> Vectors:
         kept = engine.window, engine.token_budget
         engine.window, engine.token_budget = window or engine.window, budget or engine.token_budget
         try:
-            return engine.embed_documents(texts)
+            return _embed(engine, texts, engine.plan, copies)
         finally:
             engine.window, engine.token_budget = kept
 
-    return Way(key, label, run)
+    return Way(key, label, run, copies=copies)
 
 
-def one_by_one(engine: Engine, key: str = "engine_one", label: str = "one call per chunk") -> Way:
+def one_by_one(engine: Engine, key: str = "engine_one", label: str = "one call per chunk", *, copies: int = 1) -> Way:
     """The same engine, called once for each text."""
-    return Way(key, label, lambda texts: np.concatenate([engine.embed_documents([text]) for text in texts]))
-
-
-def arranged(engine: Engine, key: str, label: str, arrange: Arrange, after: Callable[[], object] | None = None) -> Way:
-    """The same engine on other batches; `after` runs when a batch is done."""
 
     def run(texts: Sequence[str]) -> Vectors:
-        items = encode(engine, texts)
-        out = np.zeros((len(items), engine.dim), dtype=np.float32)
-        for result in engine.embed_batches(arrange(items)):
-            _store(result, out)
-            if after is not None:
-                after()
-        return out
+        rows = [engine.embed_documents([text]) for _ in range(copies) for text in texts]
+        return np.concatenate(rows[: len(texts)])
 
-    return Way(key, label, run)
+    return Way(key, label, run, copies=copies)
+
+
+def arranged(
+    engine: Engine,
+    key: str,
+    label: str,
+    arrange: Arrange,
+    *,
+    after: Callable[[], object] | None = None,
+    copies: int = 1,
+) -> Way:
+    """The same engine on other batches; `after` runs when a batch is done."""
+    return Way(key, label, lambda texts: _embed(engine, texts, arrange, copies, after), copies=copies)
+
+
+def _embed(
+    engine: Engine, texts: Sequence[str], arrange: Arrange, copies: int, after: Callable[[], object] | None = None
+) -> Vectors:
+    items = encode(engine, texts)
+    out = np.zeros((len(items), engine.dim), dtype=np.float32)
+    batches = (batch for batch in arrange(items) for _ in range(copies))
+    for result in engine.embed_batches(batches):
+        _store(result, out)
+        if after is not None:
+            after()
+    return out
 
 
 def _store(result: BatchResult, out: Vectors) -> None:

@@ -1,0 +1,200 @@
+"""How good the answers are: hit@1, hit@5, MRR@10 and nDCG@10 on the question sets in benchmarks/eval.
+
+    python -m benchmarks.evaluate [--vaults DIR] [--data DIR] [--sets NAME ...] [--no-plain]
+
+The product itself is measured: each vault is indexed as `main.py index` does it, each question goes through the searcher. "plain" is
+the same model over chunks of 1,000 characters without title or heading, the usual way. Splits are told apart: the constants of
+search were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from vaultvec.errors import VaultvecError
+from vaultvec.notes import parse_note, read_bytes
+from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.search import MODES, Searcher
+from vaultvec.session import open_searcher
+from vaultvec.settings import Settings, load_settings
+from vaultvec.vault import load_exclusions, open_vault, walk
+
+VAULTS = {
+    "sample_en": "sample_vault", "sample_ko": "sample_vault", "hub_en": "obsidian-hub-1500", "help_ko": "obsidian-help-ko",
+    "help_en_on_ko": "obsidian-help-ko", "help_de": "obsidian-help-de",
+}  # fmt: skip
+SPLITS = ("tune", "report")
+DEPTH = 10  # results that are looked at
+PLAIN_CHARS = 1000
+WAYS = ("plain", *MODES)
+
+Ask = Callable[[str], list[str]]  # a question → paths of notes, best first, each once
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, and the notes any of which answers it."""
+
+    text: str
+    answers: frozenset[str]
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Means over questions."""
+
+    hit_1: float
+    hit_5: float
+    mrr_10: float
+    ndcg_10: float
+
+
+def load_questions(path: Path) -> list[Question]:
+    """A set of benchmarks/eval; paths are compared in NFC."""
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return [Question(row["question"], frozenset(map(_nfc, row["answers"])), row["split"]) for row in rows]
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def quality(ranked: Sequence[Sequence[str]], answers: Sequence[frozenset[str]]) -> Quality:
+    """Of result lists (paths, best first) against their answers. nDCG: each answering note gains 1 (Järvelin 2002)."""
+    rows = []
+    for paths, right in zip(ranked, answers, strict=True):
+        hits = [rank for rank, path in enumerate(paths[:DEPTH], start=1) if _nfc(path) in right]
+        first = min(hits, default=0)
+        gain = sum(1 / np.log2(rank + 1) for rank in hits)
+        ideal = sum(1 / np.log2(rank + 1) for rank in range(1, min(len(right), DEPTH) + 1))
+        rows.append((first == 1, 1 <= first <= 5, 1 / first if first else 0.0, gain / ideal))
+    means = np.mean(np.array(rows, dtype=np.float64), axis=0) if rows else np.zeros(4)
+    return Quality(*(float(value) for value in means))
+
+
+def product(searcher: Searcher, mode: str) -> Ask:
+    """The product's own search."""
+    return lambda text: [row.path for row in searcher.search(text, DEPTH, mode).results]
+
+
+def plain(settings: Settings, vault: Path, searcher: Searcher) -> Ask:
+    """Chunks of 1,000 characters under the same models; of two models the one that reads the question best."""
+    paths: list[str] = []
+    texts: list[str] = []
+    for file in walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files:
+        try:
+            body = parse_note(file.path, read_bytes(file)).body
+        except VaultvecError:
+            continue
+        pieces = [body[i : i + PLAIN_CHARS] for i in range(0, len(body), PLAIN_CHARS)]
+        texts += [piece for piece in pieces if piece.strip()]
+        paths += [file.path] * (len(texts) - len(paths))
+    vectors = {}
+    for slot in searcher.semantic.models:
+        engine = slot.load()
+        try:
+            vectors[slot.row] = engine.embed_documents(texts)
+        finally:
+            engine.close()
+
+    def ask(text: str) -> list[str]:
+        from vaultvec.languages import language_of
+
+        slot = (searcher.semantic.readers(language_of(text)) or searcher.semantic.models)[0]
+        order = np.argsort(-(vectors[slot.row] @ searcher.semantic.embed(slot, text)), kind="stable")
+        return list(dict.fromkeys(paths[i] for i in order))[:DEPTH]
+
+    return ask
+
+
+def evaluate(name: str, vault: Path, settings: Settings, with_plain: bool) -> dict[str, dict[str, Quality]]:
+    """Split → way → quality, over one set."""
+    questions = load_questions(ROOT / "benchmarks" / "eval" / f"{name}.json")
+    index_vault(settings, vault, hooks=Hooks(notify=_say))
+    searcher = open_searcher(settings, vault)
+    try:
+        ways: dict[str, Ask] = {mode: product(searcher, mode) for mode in MODES}
+        if with_plain:
+            ways["plain"] = plain(settings, vault, searcher)
+        found = {way: [ask(question.text) for question in questions] for way, ask in ways.items()}
+    finally:
+        searcher.close()
+    table: dict[str, dict[str, Quality]] = {}
+    for split in SPLITS:
+        picked = [i for i, question in enumerate(questions) if question.split == split]
+        answers = [questions[i].answers for i in picked]
+        table[split] = {way: quality([found[way][i] for i in picked], answers) for way in WAYS if way in found}
+    return table
+
+
+def markdown(tables: dict[str, dict[str, dict[str, Quality]]]) -> str:
+    """The tables as Markdown, the report half first."""
+    lines = []
+    for split in reversed(SPLITS):
+        lines += ["", f"| {split} half | way | hit@1 | hit@5 | MRR@10 | nDCG@10 |", "|---|---|--:|--:|--:|--:|"]
+        for name, table in tables.items():
+            for way, q in table[split].items():
+                row = f"| {name} | {way} | {q.hit_1:.2f} | {q.hit_5:.2f} | {q.mrr_10:.3f} | {q.ndcg_10:.3f} |"
+                lines.append(row.replace(way, f"**{way}**", 1) if way == "hybrid" else row)
+    return "\n".join(lines[1:])
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _vault(name: str, vaults: Path) -> Path | None:
+    folder = ROOT / VAULTS[name] if VAULTS[name] == "sample_vault" else vaults / VAULTS[name]
+    return folder if folder.is_dir() else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--vaults", type=Path, default=ROOT.parent / "shared" / "vaults", help="where the other vaults lie")
+    parser.add_argument("--data", type=Path, help="where indexes are kept (else a temporary folder)")
+    parser.add_argument("--sets", nargs="+", choices=sorted(VAULTS), default=list(VAULTS))
+    parser.add_argument("--no-plain", action="store_true", help="leave the plain chunks out: they are embedded every time")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "evaluation.json")
+    args = parser.parse_args(argv)
+    tables: dict[str, dict[str, dict[str, Quality]]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        data = str(args.data or temporary)
+        settings = load_settings(ROOT / "config.py", {**os.environ, "VAULTVEC_DATA": data})
+        for name in args.sets:
+            vault = _vault(name, args.vaults)
+            if vault is None:
+                _say(f"{name}: there is no {VAULTS[name]} in {args.vaults}; left out")
+                continue
+            _say(f"{name}: {vault.name}")
+            tables[name] = evaluate(name, vault, settings, not args.no_plain)
+    print(markdown(tables))
+    rows = [
+        {"set": name, "split": split, "way": way, **{key: round(getattr(q, key), 4) for key in Quality.__slots__}}
+        for name, table in tables.items() for split, ways in table.items() for way, q in ways.items()
+    ]  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"results": rows}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except VaultvecError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)

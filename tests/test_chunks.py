@@ -1,0 +1,106 @@
+"""How notes are cut: at headings, small neighbours together, long paragraphs at sentences, within one note."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chunk_laws import check_chunks
+
+from vaultvec.chunks import Chunker, ChunkLimits
+from vaultvec.datatypes import Chunk
+from vaultvec.engines import load_tokenizer
+from vaultvec.models import L6, resolve
+from vaultvec.notes import parse_note
+
+TOKENIZER = load_tokenizer(resolve(L6), Path())
+
+
+def cut(text: str, target: int = 64, minimum: int = 16, prefix: str = "", boilerplate: tuple[str, ...] = ()) -> list[Chunk]:
+    note = parse_note("Folder/Basil.md", text.encode())
+    chunker = Chunker(TOKENIZER, ChunkLimits(target, minimum, 256), prefix, frozenset(boilerplate))
+    chunks = chunker.chunk(note)
+    if not boilerplate:
+        check_chunks(chunker, note, chunks)
+    return chunks
+
+
+def sentences(word: str, count: int) -> str:
+    return " ".join(f"The {word} number {i} stands here." for i in range(count))
+
+
+def test_an_empty_note_has_no_chunk() -> None:
+    assert cut("") == []
+    assert cut("---\ntags: [a]\n---\n\n  \n") == []
+
+
+def test_title_and_headings_stand_before_the_body() -> None:
+    first, second = cut(f"## Winter\n\n{sentences('pot', 6)}\n\n## Summer\n\n{sentences('leaf', 6)}")
+    assert first.text.startswith("Basil > Winter\nThe pot")
+    assert second.text.startswith("Basil > Summer\nThe leaf")
+    assert (first.heading, second.heading) == ("Winter", "Summer")
+    assert first.text[first.context :].startswith("The pot")
+
+
+def test_nested_headings_give_a_path() -> None:
+    chunks = cut(f"# Care\n\n## Water\n\n{sentences('drop', 8)}\n\n# Pests\n\n{sentences('fly', 8)}")
+    assert [chunk.heading for chunk in chunks] == ["Care > Water", "Pests"]
+
+
+def test_small_sections_share_a_chunk() -> None:
+    (chunk,) = cut("## A\n\none\n\n## B\n\ntwo\n\n## C\n\nthree")
+    assert all(word in chunk.text for word in ("one", "two", "three", "B", "C"))
+
+
+def test_a_long_paragraph_is_cut_at_sentences() -> None:
+    chunks = cut(sentences("kettle", 40))
+    assert len(chunks) > 4
+    assert all(chunk.text.rstrip().endswith(".") for chunk in chunks)
+
+
+def test_a_word_without_end_is_cut_somewhere() -> None:
+    chunks = cut("x" * 5000)
+    assert all(len(chunk.text) <= 64 * 12 + 40 for chunk in chunks)
+
+
+def test_start_lines_are_those_of_the_file() -> None:
+    text = f"---\ntags: [a]\n---\n# One\n\n{sentences('a', 8)}\n\n# Two\n\n{sentences('b', 8)}\n"
+    chunks = cut(text)
+    lines = text.split("\n")
+    for chunk in chunks:
+        assert lines[chunk.start_line - 1].lstrip("# ").split(" ")[0] in chunk.text
+
+
+def test_a_tail_too_small_for_a_chunk_joins_the_last_one() -> None:
+    chunks = cut(sentences("word", 9) + "\n\nEnd.", minimum=16)
+    assert "End." in chunks[-1].text
+    assert len(chunks[-1].token_ids) > 16
+
+
+@pytest.mark.parametrize("prefix", ["", "passage: "])
+def test_the_models_prefix_is_in_the_ids_and_not_in_the_text(prefix: str) -> None:
+    (chunk,) = cut("short", prefix=prefix)
+    assert "passage" not in chunk.text
+    assert len(chunk.token_ids) == len(TOKENIZER.encode([prefix + chunk.text])[0])
+
+
+def test_headings_longer_than_a_chunk_lose_nothing() -> None:
+    cut("# " + " ".join(f"heading{i}" for i in range(200)) + "\n\ntext")
+    cut("# " + "y" * 3000 + "\n## " + "z" * 3000 + "\n\ntext")
+
+
+def test_boilerplate_is_left_out_unless_it_is_all_there_is() -> None:
+    footer = "Edit this page in the Hub."
+    assert footer not in cut(f"Something else.\n\n{footer}", boilerplate=(footer,))[0].text
+    assert footer in cut(footer, boilerplate=(footer,))[0].text
+
+
+def test_the_same_note_gives_the_same_chunks() -> None:
+    text = f"# A\n\n{sentences('a', 30)}"
+    assert [c.text for c in cut(text)] == [c.text for c in cut(text)]
+
+
+def test_an_edit_at_the_end_leaves_the_first_chunks_alone() -> None:
+    text = "\n\n".join(f"## Part {i}\n\n{sentences(f'w{i}', 6)}" for i in range(6))
+    before, after = cut(text), cut(text + "\n\n## More\n\n" + sentences("new", 6))
+    assert [c.text for c in before] == [c.text for c in after][: len(before)]

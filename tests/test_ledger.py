@@ -1,0 +1,199 @@
+"""The ledger's file: schema versions, migrations, queues whose ids are never used twice, and donors."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_engine import FakeEngines, fake_settings
+from made_vault import write_vault
+
+from vaultvec import pipeline, schema
+from vaultvec.datatypes import Chunk, Note, NoteFile
+from vaultvec.donors import Donors
+from vaultvec.errors import LedgerDamaged, LedgerError
+from vaultvec.ledger import Ledger, ModelRow, content_hash
+from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.session import rebuild
+
+MODEL = ModelRow(1, "model-8", 8)
+
+
+def note_of(path: str, *texts: str) -> tuple[NoteFile, Note, list[Chunk]]:
+    """A note whose chunks are these texts."""
+    ids = np.arange(4, dtype=np.int32)
+    chunks = [Chunk(path, slot, "", text, 0, 1, ids) for slot, text in enumerate(texts)]
+    return NoteFile(path, Path(path), 1, 1, 1), Note(path, path, "", 1), chunks
+
+
+def put(ledger: Ledger, path: str, *texts: str) -> int:
+    file, note, chunks = note_of(path, *texts)
+    return ledger.apply_note(file, b"d", note, chunks, [MODEL])
+
+
+def unit(seed: int) -> np.ndarray:
+    row = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
+    return row / np.linalg.norm(row)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(tmp_path / "ledger.sqlite3")
+    assert made.register_model(MODEL.fingerprint, "model", 8) == MODEL.id
+    return made
+
+
+def test_what_is_queued_after_the_queue_ran_empty_is_not_missed(ledger: Ledger) -> None:
+    put(ledger, "a.md", "one", "two")
+    taken = ledger.take_pending(MODEL.id, 0, 10)
+    ledger.save_vectors(MODEL.id, [digest for _, digest, _ in taken], np.stack([unit(1), unit(2)]))
+    put(ledger, "b.md", "three")
+    after = ledger.take_pending(MODEL.id, taken[-1][0], 10)
+    assert [item.text for _, _, item in after] == ["three"]
+
+
+def test_a_row_queued_again_while_its_page_is_written_stays_queued(ledger: Ledger) -> None:
+    put(ledger, "a.md", "one")
+    ledger.save_vectors(MODEL.id, [content_hash("one")], unit(1)[None])
+    page = ledger.take_outbox(MODEL.id, 10)
+    put(ledger, "a.md", "two")
+    ledger.clear_outbox([number for number, _ in page])
+    assert [name for _, name in ledger.take_outbox(MODEL.id, 10)] == ["a.md#0000"]
+
+
+def test_texts_of_a_replaced_note_do_not_block_the_queue(ledger: Ledger) -> None:
+    put(ledger, "a.md", "old one", "old two", "stays")
+    put(ledger, "a.md", "stays")
+    put(ledger, "b.md", "new")
+    assert [item.text for _, _, item in ledger.take_pending(MODEL.id, 0, 2)] == ["stays", "new"]
+    assert ledger.counts().pending == 2
+
+
+def test_the_same_text_is_queued_once_and_serves_every_chunk(ledger: Ledger) -> None:
+    assert put(ledger, "a.md", "same", "same") + put(ledger, "b.md", "same") == 1
+    assert ledger.save_vectors(MODEL.id, [content_hash("same")], unit(1)[None]) == 3
+    assert ledger.row_names(MODEL.id) == {"a.md#0000", "a.md#0001", "b.md#0000"}
+
+
+def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
+    put(ledger, "a.md", "one")
+    with pytest.raises(RuntimeError), ledger.transaction():
+        ledger.delete_notes(["a.md"])
+        raise RuntimeError
+    assert list(ledger.notes()) == ["a.md"]
+    assert ledger.keyword_differences() == (0, 0)
+
+
+# ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_newer_schema_says_so_and_rebuild_puts_it_aside(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 4, 1), fake_settings(tmp_path / "data")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    path = next(tmp_path.glob("data/vaults/*/*/ledger.sqlite3"))
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION + 1}")
+    db.close()
+    for readonly in (True, False):
+        with pytest.raises(LedgerError, match=r"newer version .* rebuild"):
+            Ledger(path, readonly=readonly)
+    rebuild(settings, vault)
+    assert path.with_name("ledger-aside-1.sqlite3").is_file()
+    engines = FakeEngines()
+    index_vault(settings, vault, hooks=Hooks(engines=engines))
+    assert engines.texts == [], "the vectors of the ledger put aside were not taken over"
+
+
+def test_an_older_schema_migrates_when_written_and_says_so_when_only_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    with Ledger(path) as old:
+        old.register_model(MODEL.fingerprint, "model", 8)
+        put(old, "a.md", "one")
+    version = schema.SCHEMA_VERSION
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 2)
+    steps = {version: ("ALTER TABLE notes ADD COLUMN language TEXT",), version + 1: ("UPDATE notes SET language = 'en'",)}
+    monkeypatch.setattr(schema, "MIGRATIONS", steps)
+    with pytest.raises(LedgerError, match=r"older version .* python main.py index"):
+        Ledger(path, readonly=True)
+    with Ledger(path) as migrated:
+        assert migrated.db.execute("SELECT path, language FROM notes").fetchall() == [("a.md", "en")]
+        assert migrated.db.execute("PRAGMA user_version").fetchone()[0] == version + 2
+    with Ledger(path, readonly=True) as read:
+        assert list(read.notes()) == ["a.md"]
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    Ledger(path).close()
+    version = schema.SCHEMA_VERSION
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", {version: ("ALTER TABLE notes ADD COLUMN language TEXT",)})
+    with pytest.raises(LedgerError, match=r"no way to .* rebuild"):
+        Ledger(path)
+    monkeypatch.undo()
+    with Ledger(path) as same:
+        assert "language" not in [row[1] for row in same.db.execute("PRAGMA table_info(notes)")]
+
+
+@pytest.mark.parametrize("key", ["reader_version", "chunker_version"])
+def test_notes_of_an_older_reader_or_chunker_are_read_again(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 6, 1), fake_settings(tmp_path / "data")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    monkeypatch.setattr(pipeline, "VERSIONS", {**pipeline.VERSIONS, key: "next"})
+    engines = FakeEngines()
+    limited = index_vault(settings, vault, limit=2, hooks=Hooks(engines=engines))
+    assert limited.notes_indexed == 2
+    again = index_vault(settings, vault, hooks=Hooks(engines=engines))
+    assert again.notes_indexed == 6
+    assert engines.texts == [], "equal texts keep their vectors"
+    assert index_vault(settings, vault, hooks=Hooks(engines=engines)).notes_indexed == 0
+
+
+def test_no_ledger_at_all_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE stranger(id)")
+    db.close()
+    with pytest.raises(LedgerDamaged, match="rebuild"):
+        Ledger(path)
+
+
+# ── donors ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_donor_gives_vectors_of_the_same_model_only(ledger: Ledger, tmp_path: Path) -> None:
+    put(ledger, "a.md", "one", "two")
+    ledger.save_vectors(MODEL.id, [content_hash("one")], unit(1)[None])
+    ledger.close()
+    with Ledger(tmp_path / "other.sqlite3") as other:
+        number = other.register_model(MODEL.fingerprint, "model", 8)
+        other.adopt([tmp_path / "ledger.sqlite3", tmp_path / "missing.sqlite3"])
+        file, note, chunks = note_of("b.md", "one", "two")
+        assert other.apply_note(file, b"d", note, chunks, [ModelRow(number, MODEL.fingerprint, 8)]) == 1
+        assert other.apply_note(file, b"d", note, chunks, [ModelRow(9, "another", 8)]) == 2
+
+
+def test_a_donor_full_of_holes_gives_what_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    texts = [f"text {i}" for i in range(400)]
+    with Ledger(path) as made:
+        made.register_model(MODEL.fingerprint, "model", 8)
+        put(made, "a.md", *texts)
+        made.save_vectors(MODEL.id, list(map(content_hash, texts)), np.stack([unit(i) for i in range(400)]))
+    data = bytearray(path.read_bytes())
+    index = sqlite3.connect(path).execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_vectors_1'"
+    ).fetchone()[0]  # fmt: skip
+    data[(index - 1) * 4096 : index * 4096] = b"\xff" * 4096
+    path.write_bytes(data)
+    donors = Donors([path])
+    found = donors.vectors(MODEL.fingerprint, 8, list(map(content_hash, texts)))
+    donors.close()
+    assert len(found) == 400
+    np.testing.assert_array_equal(np.frombuffer(found[content_hash("text 7")], np.float32), unit(7))

@@ -1,0 +1,236 @@
+"""The two tuning scripts as a user runs them: by menu, by argument, by piped input."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from timed_engine import MODEL, Clock, TimedReference, factory, words
+
+import config_optimizer
+import embedding_speed_fix
+from vaultvec.config_file import list_backups, read_values
+from vaultvec.config_keys import GUIDE_VALUES
+from vaultvec.errors import VaultError
+from vaultvec.measure import rounds
+from vaultvec.measure.bench import Subject, run_benchmark
+from vaultvec.measure.measured import Measured
+from vaultvec.measure.report import save_html
+from vaultvec.measure.results import save_json
+
+ROOT = Path(__file__).resolve().parent.parent
+Answer = Callable[..., None]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the shipped config.py; the data folder lies beside it."""
+    monkeypatch.setenv("VAULTVEC_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("VAULTVEC_VAULT", raising=False)
+    place = tmp_path / "config.py"
+    shutil.copyfile(ROOT / "config.py", place)
+    return place
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
+    """What the user types, line by line; then the end of input."""
+
+    def typed(*lines: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+    typed()
+    return typed
+
+
+@pytest.fixture
+def setup(config: Path, monkeypatch: pytest.MonkeyPatch) -> config_optimizer.Setup:
+    """The real benchmark on an engine whose time is known: two streams are twice as fast."""
+    clock = Clock()
+    monkeypatch.setattr(rounds, "clock", clock)
+
+    def measure(settings: Any, present: Any, vault: Path, *, thorough: bool, int8: bool) -> Measured:
+        del vault, thorough
+        build = factory(clock, [], lambda s: {"token_s": 0.0005 if s.streams == 2 else 0.001})
+        subject = Subject(settings, present, MODEL, words(60), int8=int8, engines=build,
+                          reference=lambda _model, _device: TimedReference(clock))  # fmt: skip
+        report = run_benchmark(subject)
+        return Measured(report, save_json(report, settings.reports_dir), save_html(report, settings.reports_dir))
+
+    return config_optimizer.Setup(config, measure)
+
+
+def values(config: Path) -> dict[str, Any]:
+    return read_values(config.read_text(encoding="utf-8"))
+
+
+def test_show_before_any_measurement_changes_nothing(
+    setup: config_optimizer.Setup, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = config.read_bytes()
+    assert config_optimizer.main(["1"], setup) == 0
+    out = capsys.readouterr().out
+    assert "not measured yet: run embedding_speed_fix.py 1" in out
+    assert "EMBEDDING_BATCH_SIZE" in out
+    assert config.read_bytes() == before
+    assert list_backups(config) == []
+
+
+def test_measure_show_apply_show_restore(
+    setup: config_optimizer.Setup, config: Path, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = config.read_bytes()
+    assert embedding_speed_fix.main(["1"], setup) == 0
+    assert config.read_bytes() == original
+    assert "python config_optimizer.py 2" in capsys.readouterr().err
+
+    assert config_optimizer.main(["1", "--json"], setup) == 0
+    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)["decisions"]}
+    assert rows["STREAMS"]["proposed"] == 2
+    assert rows["EMBEDDING_BATCH_SIZE"] | {"gain": "", "reason": ""} == {
+        "key": "EMBEDDING_BATCH_SIZE", "present": 32, "guide": 2000, "proposed": 2000, "gain": "", "reason": "",
+    }  # fmt: skip
+
+    answer("y")
+    assert config_optimizer.main(["2"], setup) == 0
+    out, err = capsys.readouterr()
+    assert "+EMBEDDING_BATCH_SIZE = 2000" in out
+    assert "[y/N]" in err
+    assert values(config)["STREAMS"] == 2
+    assert (config.parent / "config_backup.py").read_bytes() == original
+
+    assert config_optimizer.main(["1", "--json"], setup) == 0
+    assert all(row["proposed"] == row["present"] for row in json.loads(capsys.readouterr().out)["decisions"])
+
+    assert config_optimizer.main(["3"], setup) == 0
+    assert config.read_bytes() == original
+
+
+@pytest.mark.parametrize(("typed", "code"), [(["n"], 0), ([""], 0), ([], 1)])
+def test_nothing_is_written_without_a_yes(
+    setup: config_optimizer.Setup, config: Path, answer: Answer, typed: list[str], code: int
+) -> None:
+    before = config.read_bytes()
+    answer(*typed)
+    assert config_optimizer.main(["2", "--guide"], setup) == code
+    assert config.read_bytes() == before
+    assert list_backups(config) == []
+
+
+def test_the_guide_alone_needs_no_measurement_and_twice_is_once(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Measured:
+        raise VaultError("measured although nobody asked")
+
+    only = config_optimizer.Setup(config, refuse)
+    before = values(config)
+    assert config_optimizer.main(["2", "--guide", "--yes", "--json"], only) == 0
+    assert json.loads(capsys.readouterr().out)["changes"] == GUIDE_VALUES
+    assert values(config) == before | GUIDE_VALUES
+    marks = {row.name: row.stat().st_mtime_ns for row in config.parent.iterdir()}
+    assert config_optimizer.main(["2", "--guide", "--yes"], only) == 0
+    assert "already" in capsys.readouterr().out
+    assert {row.name: row.stat().st_mtime_ns for row in config.parent.iterdir()} == marks
+    assert config_optimizer.main(["2", "--yes"], only) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "error: measured although nobody asked"
+
+
+def test_the_menu_by_piped_input(setup: config_optimizer.Setup, config: Path, answer: Answer) -> None:
+    answer("9", "2", "y")
+    args = ["--guide"]
+    assert config_optimizer.main(args, setup) == 0
+    assert values(config)["BATCH_SIZE"] == 2000
+    answer("3")
+    assert embedding_speed_fix.main([], setup) == 0  # 3 is no entry there, then the input ends
+    assert values(config)["BATCH_SIZE"] == 2000
+    answer("3")
+    assert config_optimizer.main([], setup) == 0
+    assert values(config)["BATCH_SIZE"] == 64
+    answer("0")
+    assert config_optimizer.main([], setup) == 0
+
+
+def test_a_later_state_is_chosen_from_the_list(
+    setup: config_optimizer.Setup, config: Path, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config_optimizer.main(["2", "--guide", "--yes"], setup)
+    config.write_text(config.read_text(encoding="utf-8").replace('THREADS = "auto"', "THREADS = 1"), encoding="utf-8")
+    config_optimizer.main(["2", "--guide", "--yes"], setup)
+    config_optimizer.main(["3", "--yes"], setup)
+    assert values(config)["THREADS"] == "auto"
+    capsys.readouterr()
+    answer("7", "2")
+    assert config_optimizer.main(["3"], setup) == 0
+    assert "THREADS" in capsys.readouterr().err
+    assert values(config)["THREADS"] == 1
+
+
+@pytest.mark.parametrize("broken", ["STREAMS = [\n", 'STREAMS = "many"\n', None])
+def test_a_broken_config_is_told_with_its_line_and_restored(
+    setup: config_optimizer.Setup, config: Path, capsys: pytest.CaptureFixture[str], broken: str | None
+) -> None:
+    original = config.read_bytes()
+    config_optimizer.main(["2", "--guide", "--yes"], setup)
+    if broken is None:
+        config.unlink()
+    else:
+        config.write_text(broken, encoding="utf-8")
+    capsys.readouterr()
+    for choice in ("1", "2"):
+        assert config_optimizer.main([choice], setup) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert len(err.strip().splitlines()) == 1
+        assert "config.py" in err
+        assert broken is None or "line 1" in err
+    assert config_optimizer.main(["3", "--yes"], setup) == 0
+    assert config.read_bytes() == original
+
+
+def test_nothing_to_restore(setup: config_optimizer.Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    assert config_optimizer.main(["3"], setup) == 1
+    assert "nothing to restore" in capsys.readouterr().err
+
+
+def test_an_interrupted_measurement_leaves_the_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: Any, **__: Any) -> Measured:
+        raise KeyboardInterrupt
+
+    before = config.read_bytes()
+    assert config_optimizer.main(["2", "--yes"], config_optimizer.Setup(config, interrupted)) == 130
+    assert "as it was" in capsys.readouterr().err
+    assert config.read_bytes() == before
+
+
+def test_wrong_usage_is_2() -> None:
+    for script in (config_optimizer, embedding_speed_fix):
+        with pytest.raises(SystemExit) as caught:
+            script.main(["4"])
+        assert caught.value.code == 2
+
+
+def test_json_of_a_benchmark_is_one_document(setup: config_optimizer.Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    assert embedding_speed_fix.main(["1", "--json"], setup) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["proposal"]["STREAMS"] == 2
+    assert found["rows"][0]["key"] == "one"
+
+
+def test_the_script_itself_runs_from_its_own_folder(config: Path) -> None:
+    shutil.copyfile(ROOT / "config_optimizer.py", config.parent / "config_optimizer.py")
+    script = str(config.parent / "config_optimizer.py")
+    done = subprocess.run(
+        [sys.executable, script], input="1\n", capture_output=True, text=True, check=False, encoding="utf-8",
+        timeout=120, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert (done.returncode, "EMBEDDING_BATCH_SIZE" in done.stdout) == (0, True), done.stderr
+    assert "restore the original settings" in done.stderr

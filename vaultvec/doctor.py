@@ -1,0 +1,273 @@
+"""`main.py doctor`: Python, packages, weights, hardware, folders, config.py, the index; one line each, with what mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from vaultvec.config_file import read_text, read_values
+from vaultvec.engines import SERVERS, create_engine, resolve_model
+from vaultvec.engines.base import Engine
+from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
+from vaultvec.index import current_index, sample_texts, writer_lock
+from vaultvec.integrity import Finding, examine_index, told
+from vaultvec.languages import language_of, readable_by
+from vaultvec.ledger import Ledger
+from vaultvec.models import L6, USE, ModelSpec, resolve, verify_weights
+from vaultvec.settings import Settings
+from vaultvec.vault import load_exclusions, open_vault, walk
+
+LEAST_PYTHON = (3, 11)
+LEAST_MEMORY = 1 << 30  # a model, its batches and Chroma
+INDEX_PER_BYTE = 12  # bytes of index for each byte of notes, measured on 1,000 notes (text, vectors, Chroma, words)
+INDEX_BASE = 200 << 20  # prepared models, an empty Chroma
+FOREIGN_SHARE = 0.1  # of notes in languages the model does not know: from here on it is worth a word
+_PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^\s;#]+)")
+
+Engines = Callable[..., Engine]
+
+
+def examine(settings: Settings, vault: Path | None, config: Path, engines: Engines = create_engine) -> list[Finding]:
+    """Every check, the cheap ones first. Raises nothing: a check that fails is a finding. Writes nothing."""
+    found = told("Python", _python)
+    found += told("packages", partial(_packages, config.parent / "requirements.txt"))
+    found += told("config.py", partial(_config, config))
+    found += told("weights", partial(_weights, settings, vault))
+    found += told("processor", _processor)
+    found += told("GPU", _gpu)
+    found += told("memory", _memory)
+    found += told("data folder", partial(_data_folder, settings))
+    if vault is None:
+        found.append(Finding("note", "vault", "none is set; add --vault DIR, or set VAULT_PATH in config.py"))
+        return found
+    found += told("vault", partial(_vault, settings, vault))
+    found += told("index", partial(_index, settings, vault, engines))
+    return found
+
+
+# ── the program ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _python() -> Iterator[Finding]:
+    version = platform.python_version()
+    if sys.version_info < LEAST_PYTHON:
+        yield Finding("wrong", "Python", f"{version}, expected 3.11 or newer; run: make setup PYTHON=python3.12")
+    else:
+        yield Finding("ok", "Python", f"{version}, {platform.machine()}, {platform.system()}")
+
+
+def _packages(requirements: Path) -> Iterator[Finding]:
+    pins = _PIN.findall(requirements.read_text(encoding="utf-8")) if requirements.is_file() else []
+    odd = 0
+    for name, wanted in pins:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            odd += 1
+            yield Finding("wrong", "packages", f"{name} is not installed; run: make setup")
+            continue
+        if version.partition("+")[0] != wanted:
+            odd += 1
+            yield Finding(
+                "note", "packages", f"{name} is {version}, this program was tested with {wanted}; run: make setup"
+            )
+    if not pins:
+        yield Finding("note", "packages", f"{requirements.name} is not beside config.py, so versions were not compared")
+    elif not odd:
+        yield Finding("ok", "packages", f"{len(pins)} installed, as pinned in {requirements.name}")
+
+
+def _config(config: Path) -> Iterator[Finding]:
+    values = read_values(read_text(config).text, config.name)  # raises with the line and what mends it
+    yield Finding("ok", "config.py", f"{len(values)} keys, all known and in range")
+
+
+def _weights(settings: Settings, vault: Path | None) -> Iterator[Finding]:
+    if settings.engine in SERVERS:
+        yield Finding("note", "weights", f'ENGINE is "{settings.engine}": the server holds the model')
+        return
+    for model in _models(settings, vault):
+        if model.package:
+            verify_weights(model)
+            yield Finding("ok", "weights", f"{model.name}: sha256 as expected")
+        else:
+            ready = resolve_model(model, settings.models_dir) if settings.models_dir.exists() else None
+            prepared = bool(ready and ready.dim)
+            text = "prepared" if prepared else "not prepared yet; python main.py index does it, with one download"
+            yield Finding("ok" if prepared else "note", "weights", f"{model.name}: {text}")
+
+
+def _models(settings: Settings, vault: Path | None) -> list[ModelSpec]:
+    """The models that are in use, or would be."""
+    if settings.embedding_model != "auto":
+        return [resolve(settings.embedding_model)]
+    if vault is not None:
+        try:
+            with Ledger(current_index(settings, vault) / "ledger.sqlite3", readonly=True) as ledger:
+                return [resolve(name) for _, _, name, _ in ledger.models()]
+        except LedgerError:
+            pass  # told below
+    return [resolve(L6), resolve(USE)]
+
+
+# ── the machine ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _processor() -> Iterator[Finding]:
+    flags = _cpu_flags()
+    if not flags:
+        yield Finding("note", "processor", f"{platform.machine()}: its instruction set is not told here")
+    elif "amx_bf16" in flags or "avx512_bf16" in flags or "bf16" in flags:
+        unit = "AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else "Arm"
+        yield Finding(
+            "ok", "processor", f"{unit} with bf16: PRECISION = auto runs in bf16, about twice as fast as fp32"
+        )
+    elif "avx512_vnni" in flags or "avx_vnni" in flags:
+        yield Finding(
+            "ok",
+            "processor",
+            "no bf16, so PRECISION = auto runs in fp32; int8 (VNNI) would be faster and a little less exact",
+        )
+    elif "avx2" in flags or "asimd" in flags:
+        yield Finding("ok", "processor", "no bf16 and no VNNI: PRECISION = auto runs in fp32")
+    else:
+        yield Finding("note", "processor", "no AVX2: embedding will be slow here")
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return frozenset(line.partition(":")[2].split())
+
+
+def _gpu() -> Iterator[Finding]:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        yield Finding("ok", "GPU", "Apple's, by way of MPS" if _apple() else "none found; the processor does the work")
+        return
+    query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        lines = (
+            subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines()
+        )
+    except (OSError, subprocess.SubprocessError):
+        lines = []
+    if not lines:
+        yield Finding("note", "GPU", 'nvidia-smi finds no card that works; mend the driver, or set ENGINE = "openvino"')
+        return
+    if "+cpu" in importlib.metadata.version("torch"):
+        yield Finding(
+            "note",
+            "GPU",
+            f"{lines[0]}, but torch is a CPU build; run: pip install --force-reinstall torch (from pytorch.org)",
+        )
+    else:
+        yield Finding("ok", "GPU", f"{lines[0]} (name, driver, memory)")
+
+
+def _apple() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def _memory() -> Iterator[Finding]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    text = f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB free"
+    if memory.available < LEAST_MEMORY:
+        yield Finding("wrong", "memory", f"{text}, expected at least 1 GB; close other programs")
+    else:
+        yield Finding("ok", "memory", text)
+
+
+def _data_folder(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data_dir
+    existing = next((path for path in [folder, *folder.parents] if path.exists()), Path(folder.anchor))
+    if not existing.is_dir():
+        yield Finding("wrong", "data folder", f"{existing} is a file, expected a folder; set DATA_DIR in config.py")
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield Finding(
+            "wrong", "data folder", f"{existing} cannot be written; mend its permissions, or set DATA_DIR in config.py"
+        )
+    else:
+        yield Finding("ok", "data folder", str(folder))
+
+
+# ── the vault and its index ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _vault(settings: Settings, vault: Path) -> Iterator[Finding]:
+    folder = open_vault(vault)
+    walked = walk(folder, load_exclusions(folder, settings.exclude))
+    size = sum(file.size for file in walked.files)
+    if not walked.files:
+        yield Finding(
+            "wrong", "vault", f"{folder} holds no notes; check --vault, that its drive is mounted, and EXCLUDE"
+        )
+        return
+    yield Finding("ok", "vault", f"{len(walked.files):,} notes, {size / 1e6:,.1f} MB")
+    for path, reason in walked.unreadable[:5]:
+        yield Finding("note", "vault", f"{path} cannot be read: {reason}; mend its permissions")
+    yield from _disk(settings, size)
+    yield from _language(settings, vault, list(sample_texts(walked.files)))
+
+
+def _disk(settings: Settings, size: int) -> Iterator[Finding]:
+    existing = next(path for path in [settings.data_dir, *settings.data_dir.parents] if path.is_dir())
+    free, need = shutil.disk_usage(existing).free, INDEX_BASE + INDEX_PER_BYTE * size
+    text = f"{free / 1e9:,.1f} GB free, an index of this vault takes about {need / 1e9:,.1f} GB"
+    if free < need:
+        yield Finding("wrong", "disk", f"{text}; free some space, or set DATA_DIR in config.py to another disk")
+    else:
+        yield Finding("ok", "disk", text)
+
+
+def _language(settings: Settings, vault: Path, texts: list[str]) -> Iterator[Finding]:
+    languages = [language for language in map(language_of, texts) if language]
+    models = _models(settings, vault)
+    foreign = [code for code in languages if not any(readable_by(model.languages, code) for model in models)]
+    names = " + ".join(model.name for model in models)
+    if len(foreign) > FOREIGN_SHARE * len(languages):
+        most = max(set(foreign), key=foreign.count)
+        yield Finding(
+            "wrong", "language",
+            f"{len(foreign) / len(languages):.0%} of the notes are in languages that {names} does not know (most: {most}); "
+            'set EMBEDDING_MODEL = "auto" in config.py and run: python main.py index',
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "language", f"{names} knows the notes' languages")
+
+
+def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Finding]:
+    try:
+        folder = current_index(settings, vault)
+    except LedgerError as error:
+        yield Finding("note", "index", str(error))
+        return
+
+    def load(model: ModelSpec) -> Engine:
+        ready = model if settings.engine in SERVERS else resolve_model(model, settings.models_dir)
+        return engines(settings, ready, settings.models_dir, lambda _: None)
+
+    try:
+        with writer_lock(folder.parent):
+            yield from examine_index(folder, load)
+    except LockedError:
+        yield Finding(
+            "note", "index", "another process is indexing this vault; run python main.py doctor again when it is done"
+        )
+    except (LedgerError, ModelError) as error:
+        yield Finding("wrong", "index", str(error))
+    except VaultvecError as error:
+        yield Finding("wrong", "index", f"{error}; run: python main.py rebuild")

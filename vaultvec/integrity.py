@@ -1,0 +1,164 @@
+"""Whether an index is whole: the ledger by itself, against its keyword index, against Chroma, and against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vaultvec import store
+from vaultvec.donors import is_unit_vector
+from vaultvec.engines.base import Engine
+from vaultvec.errors import LedgerError, VaultvecError
+from vaultvec.ledger import Ledger
+from vaultvec.models import ModelSpec
+
+Level = Literal["ok", "note", "wrong"]
+Load = Callable[[str], Engine]  # model name → engine
+
+SAMPLE = 8  # texts embedded again
+LENGTHS = 2000  # vectors whose length is looked at
+LEAST_COSINE = 0.999
+GRAPH_BYTES = 20_000  # of Chroma's link_lists.bin for each row; a healthy one has about 300, the known fault terabytes
+GRAPH_FREE = 100 << 20  # below this size it is no fault
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `text` is one line; where something is wrong it ends in the command that mends it."""
+
+    level: Level
+    topic: str
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """`doctor --json`."""
+        return asdict(self)
+
+
+def examine_ledger(ledger: Ledger) -> Iterator[Finding]:
+    """SQLite's own check, the keyword index, what waits, and the length of the vectors."""
+    found = ledger.check()
+    if found:
+        yield Finding("wrong", "ledger", f"damaged: {found}; run: python main.py rebuild, then python main.py index")
+        return
+    counts = ledger.counts()
+    yield Finding("ok", "ledger", f"{counts.notes:,} notes, {counts.chunks:,} chunks; SQLite finds the file whole")
+    missing, orphans = ledger.keyword_differences()
+    if missing or orphans:
+        yield Finding(
+            "wrong", "keyword index", f"{missing} chunks are not in it, {orphans} are gone; run: python main.py rebuild"
+        )
+    else:
+        yield Finding("ok", "keyword index", f"{counts.chunks:,} rows, as many as chunks")
+    if counts.pending > counts.failed:
+        yield Finding("note", "waiting", f"{counts.pending} texts wait to be embedded; run: python main.py index")
+    if counts.failed:
+        path, reason = ledger.failures()[0]
+        yield Finding(
+            "note",
+            "failed texts",
+            f"{counts.failed}, for example in {path}: {reason}; tried again by: python main.py index",
+        )
+    rows = ledger.db.execute(
+        "SELECT vector, dim FROM vectors JOIN models ON models.id = model ORDER BY random() LIMIT ?", (LENGTHS,)
+    )
+    bad = sum(not is_unit_vector(blob, dim) for blob, dim in rows)
+    if bad:
+        yield Finding(
+            "wrong",
+            "vectors",
+            f"{bad} of a sample are no unit vectors; run: python main.py rebuild, then python main.py index",
+        )
+
+
+def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
+    """Chroma's ids against the ledger's, and the size of its graph."""
+    waiting = ledger.outbox_size()
+    if not store.exists(folder):
+        if waiting or any(ledger.row_names(row[0]) for row in ledger.models()):
+            yield Finding("wrong", "Chroma", "its folder is missing; run: python main.py rebuild")
+        return
+    for number, fingerprint, name, dim in ledger.models():
+        opened = store.ChromaStore(folder, fingerprint, name, dim)
+        try:
+            differing = opened.differing(ledger, number)
+            rows = opened.count()
+        finally:
+            opened.close()
+        if differing and waiting:
+            yield Finding("note", "Chroma", f"{waiting} rows wait to be written; run: python main.py index")
+        elif differing:
+            yield Finding(
+                "wrong",
+                "Chroma",
+                f"{len(differing)} of {rows:,} rows differ from the ledger; run: python main.py rebuild",
+            )
+        else:
+            yield Finding("ok", "Chroma", f"{rows:,} rows, the same as the ledger's")
+        graphs = [path.stat() for path in folder.glob("*/link_lists.bin")]
+        largest = max((getattr(s, "st_blocks", 0) * 512 or s.st_size for s in graphs), default=0)
+        if largest > max(GRAPH_FREE, GRAPH_BYTES * rows):
+            yield Finding("wrong", "Chroma", f"its graph takes {largest / 1e9:.1f} GB; run: python main.py rebuild")
+
+
+def examine_vectors(ledger: Ledger, load: Load) -> Iterator[Finding]:
+    """A sample of stored vectors against the model that made them."""
+    for number, _, name, dim in ledger.models():
+        rows = ledger.db.execute(
+            "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? ORDER BY random() LIMIT ?",
+            (number, SAMPLE),
+        ).fetchall()
+        rows = [(text, blob) for text, blob in rows if len(blob) == 4 * dim]
+        if not rows:
+            continue
+        engine = load(name)
+        try:
+            again = engine.embed_documents([text for text, _ in rows])
+        finally:
+            engine.close()
+        stored = np.stack([np.frombuffer(blob, np.float32) for _, blob in rows])
+        lowest = float((again * stored).sum(axis=1).min()) if again.shape == stored.shape else 0.0
+        if lowest >= LEAST_COSINE:
+            yield Finding("ok", "vectors", f"{len(rows)} of {name} recomputed, lowest cosine {lowest:.5f}")
+        else:
+            yield Finding(
+                "wrong", "vectors",
+                f"{name} gives other vectors than those stored (cosine {lowest:.4f}); remove the folder "
+                f"{ledger.path.parent} and run: python main.py index",
+            )  # fmt: skip
+
+
+def told(topic: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """A check's findings; what it raises is a finding too, because a doctor that fails helps nobody."""
+    found: list[Finding] = []
+    try:
+        found.extend(check())
+    except VaultvecError as error:
+        found.append(Finding("wrong", topic, " ".join(str(error).split())))
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        found.append(
+            Finding(
+                "wrong", topic, f"could not be checked ({text}); run: make setup, and if that does not help report it"
+            )
+        )
+    return found
+
+
+def examine_index(folder: Path, load: Callable[[ModelSpec], Engine]) -> list[Finding]:
+    """Everything about one index."""
+    from vaultvec.models import resolve
+
+    try:
+        with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
+            found = told("ledger", lambda: examine_ledger(ledger))
+            if not any(finding.level == "wrong" and finding.topic == "ledger" for finding in found):
+                found += told("Chroma", lambda: examine_chroma(ledger, folder / "chroma"))
+                found += told("vectors", lambda: examine_vectors(ledger, lambda name: load(resolve(name))))
+            return found
+    except LedgerError as error:
+        return [Finding("wrong", "ledger", str(error))]

@@ -1,0 +1,80 @@
+"""Notes by what people call them: path, file name, title, alias; and the nearest names to one that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from vaultvec.errors import QueryError
+from vaultvec.lookup import NoteRow
+
+MOST_COMPARED = 20_000  # names; difflib looks at about 50,000 a second
+
+
+def find_note(notes: Collection[NoteRow], name: str) -> NoteRow:
+    """A note by path, file name, title or alias, case ignored. Raises QueryError naming the nearest ones."""
+    wanted = folded(name).replace("\\", "/").removeprefix("./")
+    if not wanted:
+        raise QueryError("the note's name is empty; give its path, title or alias")
+    for names in (note_paths, note_titles):
+        found = [note for note in notes if wanted in names(note)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            paths = ", ".join(note.path for note in found[:5])
+            raise QueryError(f"{name!r} names {len(found)} notes; give the path: {paths}")
+    known = (known for note in notes for known in (note.path, PurePosixPath(note.path).stem, note.title, *note.aliases))
+    raise QueryError(f"there is no note {name!r} in the index{nearest_names(name, known)}")
+
+
+def note_paths(note: NoteRow) -> set[str]:
+    """The path with and without its ending, case folded."""
+    path = note.path.casefold()
+    return {path, path.removesuffix(".md")}
+
+
+def note_titles(note: NoteRow) -> set[str]:
+    """Title, file name and aliases, case folded."""
+    path = PurePosixPath(note.path)
+    return {folded(name) for name in (note.title, path.stem, path.name, *note.aliases)}
+
+
+def folded(name: str) -> str:
+    """A name as it is compared: NFC, no space around it, case folded."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """ "; nearest: a, b, c", or "" when nothing is near. Names that hold the wanted one come before similar ones."""
+    wanted = folded(name).strip("/")
+    by_fold = {folded(text): text for text in known}
+    holding = sorted((fold for fold in by_fold if wanted and wanted in fold), key=len)
+    similar = difflib.get_close_matches(wanted, list(by_fold)[:MOST_COMPARED], n=3, cutoff=0.5)
+    near = list(dict.fromkeys(by_fold[fold] for fold in [*holding[:3], *similar]))[:3]
+    return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def vault_root(folder: Path) -> tuple[Path, str]:
+    """(what Obsidian knows as the vault, path of `folder` below it, "" or ending in "/"): an indexed folder may be part of it."""
+    for parent in (folder, *folder.parents):
+        if (parent / ".obsidian").is_dir():
+            below = folder.relative_to(parent).as_posix()
+            return parent, "" if below == "." else f"{below}/"
+    return folder, ""
+
+
+def obsidian_uri(vault: Path, path: str) -> str:
+    """The link that opens a note in Obsidian (help.obsidian.md, "Obsidian URI").
+
+    `#`, `^` and `|` in a file name would be taken for a heading, a block and an alias: such notes go by their absolute path.
+    """
+    if any(sign in path for sign in "#^|"):
+        return f"obsidian://open?path={quote(str(vault / path), safe='')}"
+    stem = path.removesuffix(".md")
+    shown = (
+        path if "." in PurePosixPath(stem).name and path != stem else stem
+    )  # "v1.2" would be looked for as a file ".2"
+    return f"obsidian://open?vault={quote(vault.name, safe='')}&file={quote(shown, safe='')}"

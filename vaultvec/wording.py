@@ -1,0 +1,77 @@
+"""The keyword half: how much of a query's words each chunk holds, from SQLite's FTS5."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaultvec.fusion import BM25_MOST, idf
+from vaultvec.keywords import KeywordQuery, index_terms
+from vaultvec.ledger import Ledger
+from vaultvec.lookup import count_matches, keyword_matches, literal_matches, matching_chunks
+from vaultvec.matrix import ChunkTable, Ids
+
+SCORED_ROWS = 20_000  # chunks whose words are weighed; a query's most frequent words are left out beyond
+
+
+class WordIndex:
+    """The keyword index of one ledger. Remembers how frequent the words asked for are, until `refresh`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._table = ChunkTable.empty()
+        self._counts: dict[str, int] = {}
+
+    def refresh(self, table: ChunkTable) -> None:
+        """Take a newer chunk table."""
+        self._table = table
+        self._counts.clear()
+
+    def shares(self, query: KeywordQuery, usable: NDArray[np.bool_] | None, k: int) -> tuple[Ids, NDArray[np.float32]]:
+        """(the `k` best rows, how much of the query's weight their words hold, 0 to 1); rare words weigh more."""
+        total = len(self._table.ids)
+        counts = {term: self._count(term) for term in query.terms}
+        whole = BM25_MOST * sum(idf(count, total) for count in counts.values())
+        matches = keyword_matches(self._ledger, self._expression(query, counts), k if usable is None else -1)
+        rows, found = self._table.positions(np.array([chunk for chunk, _ in matches], np.int64))
+        scores = np.array([score for _, score in matches], np.float32) / max(whole, 1e-9)
+        if usable is not None:
+            found = found & usable[rows] if len(rows) else found
+        return rows[found][:k], np.minimum(scores[found][:k], np.float32(1.0))
+
+    def _expression(self, query: KeywordQuery, counts: dict[str, int]) -> str:
+        """Any of the words, rarest first while they are few enough to weigh quickly; all phrases when there are some."""
+        picked: list[str] = []
+        rows = 0
+        for term in sorted((term for term in query.terms if counts[term]), key=lambda term: counts[term]):
+            rows += counts[term]
+            if picked and rows > SCORED_ROWS:
+                break
+            picked.append(term)
+        if not query.required:
+            return " OR ".join(picked)
+        return f"({query.required}) AND ({' OR '.join([f'({query.required})', *picked])})"
+
+    def holding(self, expression: str) -> NDArray[np.bool_]:
+        """Which rows an FTS5 expression matches."""
+        return np.isin(self._table.ids, matching_chunks(self._ledger, expression))
+
+    def literal(self, text: str, k: int) -> Ids:
+        """The rows that hold these characters as they stand, newest notes first."""
+        rows, found = self._table.positions(np.array(literal_matches(self._ledger, text, k), np.int64))
+        return rows[found]
+
+    def left_out(self, terms: Sequence[str]) -> list[str]:
+        """The words that stand nowhere but in the vault's boilerplate, which is not indexed."""
+        missing = [term.strip('"*') for term in terms if not self._count(term)]
+        lines = json.loads(self._ledger.meta("boilerplate") or "{}").get("lines", []) if missing else []
+        known = {term for line in lines for term in index_terms(line.casefold()).split()}
+        return [word for word in missing if word in known]
+
+    def _count(self, term: str) -> int:
+        if term not in self._counts:
+            self._counts[term] = count_matches(self._ledger, term)
+        return self._counts[term]
