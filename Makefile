@@ -1,6 +1,7 @@
 # setup: prepare .venv · run: index a vault and answer a question · test: every check · bench: the benchmark report
 PYTHON ?= python3
 VAULT  ?= sample_vault
+FUZZ_SECONDS ?= 60
 QUERY  ?= How do I make sure that my files survive a house fire?
 PY     := .venv/bin/python
 export TOKENIZERS_PARALLELISM ?= true
@@ -43,8 +44,8 @@ eval: setup
 	$(PY) -m benchmarks.evaluate
 
 fuzz: .venv/.dev
-	$(PY) -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
-	$(PY) tests/fuzz/fuzz_notes.py
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt 2>/dev/null || true
+	@$(PY) tests/fuzz/fuzz_notes.py $(FUZZ_SECONDS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -37,7 +37,8 @@ from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, resolve
 from vaultvec.pipeline import Hooks, Progress, index_vault
-from vaultvec.search import ModelSlot, Searcher
+from vaultvec.search import Searcher
+from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings, load_settings
 from vaultvec.vault import load_exclusions, open_vault, walk
 
@@ -98,18 +99,17 @@ def with_model(settings: Settings, vault: Path, times: int, folder: Path, limit:
 
 
 def _growth_table(rows: list[dict[str, Any]]) -> str:
-    base = rows[0]
+    each = [row["seconds"] / row["embedded"] for row in rows]
     lines = [
         (
-            f"{row['times']}x", f"{row['notes']:,}", f"{row['chunks']:,}", f"{row['seconds']:,.1f} s",
-            f"{1000 * row['seconds'] / row['chunks']:.1f} ms",
-            f"{row['seconds'] / row['chunks'] / (base['seconds'] / base['chunks']):.2f}", f"{row['peak_mb']:,.0f} MB",
+            f"{row['times']}x", f"{row['notes']:,}", f"{row['embedded']:,}", f"{row['seconds']:,.1f} s",
+            f"{1000 * one:.1f} ms", f"{one / each[0]:.2f}", f"{row['peak_mb']:,.0f} MB",
             f"{row['model_busy_share']:.1%}", f"{row['index_mb']:,.0f} MB",
         )
-        for row in rows
+        for row, one in zip(rows, each, strict=True)
     ]  # fmt: skip
     head = (
-        "vault", "notes", "chunks", "whole command", "a chunk", "against 1x", "peak memory", "model busy",
+        "vault", "notes", "texts", "whole command", "a text", "against 1x", "peak memory", "model busy",
         "index on disk",
     )  # fmt: skip
     return table(head, lines)
@@ -225,7 +225,9 @@ def _table_without_model(rows: list[dict[str, Any]]) -> str:
         "search_hybrid_p99_ms": "p99, ms", "query_vector_p50_ms": "query vector, ms", "peak_mb": "peak, MB",
         "ledger_mb": "ledger, MB", "chroma_mb": "Chroma, MB",
     }  # fmt: skip
-    return table(tuple(names.values()), [tuple(f"{row[key]:,}" for key in names) for row in rows])
+    return table(
+        tuple(names.values()), [tuple("" if row[key] is None else f"{row[key]:,}" for key in names) for row in rows]
+    )
 
 
 def _chart(rows: list[dict[str, Any]]) -> str:

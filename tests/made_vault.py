@@ -6,10 +6,32 @@ import random
 from pathlib import Path
 
 WORDS = [
-    "basil", "winter", "harbour", "kettle", "ledger", "violin", "granite", "orchard", "lantern", "copper", "meadow",
-    "signal", "anchor", "timber", "velvet", "compass", "marble", "saffron", "thunder", "whisper", "봄날", "회의록", "바다",
-    "나무", "편지",
-]  # fmt: skip
+    "basil",
+    "winter",
+    "harbour",
+    "kettle",
+    "ledger",
+    "violin",
+    "granite",
+    "orchard",
+    "lantern",
+    "copper",
+    "meadow",
+    "signal",
+    "anchor",
+    "timber",
+    "velvet",
+    "compass",
+    "marble",
+    "saffron",
+    "thunder",
+    "whisper",
+    "봄날",
+    "회의록",
+    "바다",
+    "나무",
+    "편지",
+]
 SHARED = "This paragraph stands in many notes, word for word, and is embedded only once."
 
 

@@ -87,6 +87,22 @@ def test_a_candidate_whose_vectors_differ_is_not_proposed(clock: Clock, tmp_path
     assert "STREAMS" not in report.proposal
 
 
+def test_a_winner_that_loses_when_all_is_timed_together_leaves_the_guides_part(clock: Clock, tmp_path: Path) -> None:
+    report, *_ = run(clock, tmp_path, call_s=0.01)
+    assert report.proposal["STREAMS"] == 2
+    tired = {"token_s": 0.0005, "call_s": 0.01, "tires_after": 12}
+    subject = Subject(
+        Settings(data_dir=tmp_path, max_tokens_per_batch=512), PRESENT, MODEL, words(60),
+        engines=factory(clock, [], lambda s: tired if s.streams == 2 else {"call_s": 0.01}),
+        reference=lambda _model, _device: TimedReference(clock),
+    )  # fmt: skip
+    report = run_benchmark(subject)
+    assert next(row for row in report.trials if row.changes == {"STREAMS": 2}).kept
+    assert "STREAMS" not in report.proposal
+    assert report.proposal["EMBEDDING_BATCH_SIZE"] == 2000
+    assert report.gain >= 1
+
+
 def test_without_sentence_transformers_the_engine_is_its_own_baseline(clock: Clock, tmp_path: Path) -> None:
     def missing(*_: object) -> object:
         raise ModelError("not installed")

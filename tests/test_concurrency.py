@@ -27,7 +27,8 @@ def write_version(vault: Path, version: int) -> None:
     vault.mkdir(exist_ok=True)
     for number in range(NOTES):
         sections = [
-            f"## Part {i}\n\nbasil version{version} note{number} part{i} " + "filler words " * 30 for i in range(SECTIONS)
+            f"## Part {i}\n\nbasil version{version} note{number} part{i} " + "filler words " * 30
+            for i in range(SECTIONS)
         ]
         (vault / f"note {number}.md").write_text("\n\n".join(sections), encoding="utf-8")
 

@@ -79,9 +79,14 @@ def test_the_same_text_is_queued_once_and_serves_every_chunk(ledger: Ledger) -> 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     put(ledger, "a.md", "one")
-    with pytest.raises(RuntimeError), ledger.transaction():
-        ledger.delete_notes(["a.md"])
-        raise RuntimeError
+
+    def fail() -> None:
+        with ledger.transaction():
+            ledger.delete_notes(["a.md"])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(ledger.notes()) == ["a.md"]
     assert ledger.keyword_differences() == (0, 0)
 
@@ -115,7 +120,10 @@ def test_an_older_schema_migrates_when_written_and_says_so_when_only_read(
         put(old, "a.md", "one")
     version = schema.SCHEMA_VERSION
     monkeypatch.setattr(schema, "SCHEMA_VERSION", version + 2)
-    steps = {version: ("ALTER TABLE notes ADD COLUMN language TEXT",), version + 1: ("UPDATE notes SET language = 'en'",)}
+    steps = {
+        version: ("ALTER TABLE notes ADD COLUMN language TEXT",),
+        version + 1: ("UPDATE notes SET language = 'en'",),
+    }
     monkeypatch.setattr(schema, "MIGRATIONS", steps)
     with pytest.raises(LedgerError, match=r"older version .* python main.py index"):
         Ledger(path, readonly=True)

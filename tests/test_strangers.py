@@ -25,7 +25,10 @@ from vaultvec.pipeline import Hooks, index_vault
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "the launch code is zebra"
-EVIL = "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\ \x1b[2J\x1b[31m [red]red[/red] [link=https://evil.example]x[/link] \x07\x9b31m"
+EVIL = (
+    "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\ \x1b[2J\x1b[31m [red]red[/red] "
+    "[link=https://evil.example]x[/link] \x07\x9b31m"
+)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f\x9b]")
 BOMB = "\n".join(
     ["---", "a: &a [x, x, x, x, x, x, x, x, x]"]
@@ -61,8 +64,16 @@ def test_nothing_outside_the_vault_is_ever_read(tmp_path: Path) -> None:
     outside.mkdir()
     (outside / "secret.md").write_text(SECRET, encoding="utf-8")
     secret = outside / "secret.md"
-    lines = [f"![[{target}]] [[{target}]] ![x]({target}) [y](<{target}>)" for target in (
-        "../outside/secret", "../outside/secret.md", str(secret), secret.as_uri(), "..\\outside\\secret.md")]  # fmt: skip
+    lines = [
+        f"![[{target}]] [[{target}]] ![x]({target}) [y](<{target}>)"
+        for target in (
+            "../outside/secret",
+            "../outside/secret.md",
+            str(secret),
+            secret.as_uri(),
+            "..\\outside\\secret.md",
+        )
+    ]
     (vault / "note.md").write_text("\n".join(lines), encoding="utf-8")
     cards = [{"type": "file", "id": str(i), "file": target, "x": 0, "y": 0, "width": 1, "height": 1}
              for i, target in enumerate(["../outside/secret.md", str(secret)])]  # fmt: skip
@@ -104,7 +115,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (vault / "broken [link=x] \x1b[2J.md").write_bytes(b"\x00\x01")
     config = tmp_path / "config.py"
     text = (ROOT / "config.py").read_text(encoding="utf-8")
-    config.write_text(re.sub(r'(?m)^EMBEDDING_MODEL = .*$', f'EMBEDDING_MODEL = "{L6}"', text), encoding="utf-8")
+    config.write_text(re.sub(r"(?m)^EMBEDDING_MODEL = .*$", f'EMBEDDING_MODEL = "{L6}"', text), encoding="utf-8")
     monkeypatch.setattr(main, "CONFIG", config)
     monkeypatch.setenv("VAULTVEC_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("VAULTVEC_VAULT", str(vault))
@@ -120,7 +131,8 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-def test_escapes_and_markup_are_printed_not_obeyed(hostile: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("hostile")
+def test_escapes_and_markup_are_printed_not_obeyed(capfd: pytest.CaptureFixture[str]) -> None:
     shown = ""
     for command in COMMANDS:
         assert main.main(command) in (0, 1)
@@ -134,7 +146,8 @@ def test_escapes_and_markup_are_printed_not_obeyed(hostile: Path, capfd: pytest.
     assert "other [bold]" in shown
 
 
-def test_on_a_terminal_the_only_escapes_are_ours(hostile: Path) -> None:
+@pytest.mark.usefixtures("hostile")
+def test_on_a_terminal_the_only_escapes_are_ours() -> None:
     main.main(["index"])
     code = "import sys, main; from pathlib import Path; main.CONFIG = Path(sys.argv[1]); main.main(sys.argv[2:])"
     env = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
@@ -150,7 +163,7 @@ def test_on_a_terminal_the_only_escapes_are_ours(hostile: Path) -> None:
     assert "[red]" in shown
 
 
-def test_csv_holds_no_formula(tmp_path: Path, hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_csv_holds_no_formula(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (hostile / "=cmd.md").write_text("=HYPERLINK(basil)", encoding="utf-8")
     main.main(["index"])
     capsys.readouterr()
@@ -170,7 +183,11 @@ def test_the_main_job_works_where_sockets_are_forbidden(tmp_path: Path) -> None:
     env = {**os.environ, "VAULTVEC_DATA": str(tmp_path / "data"), "PYTHONPATH": str(Path(__file__).with_name("sealed"))}
     for command in (["index"], ["search", "keep basil alive", "--json"], ["index", "--full"], ["status"]):
         done = subprocess.run(
-            [sys.executable, "main.py", *command, "--vault", str(vault)], cwd=ROOT, env=env, capture_output=True, text=True
+            [sys.executable, "main.py", *command, "--vault", str(vault)],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         assert "sealed" in done.stderr, "the seal was not in place"

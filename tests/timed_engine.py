@@ -57,17 +57,20 @@ class TimedEngine(Engine):
 
     def __init__(
         self, clock: Clock, *, call_s: float = 0.1, token_s: float = 0.001, blur: float = 0.0,
-        budget: int = 512, window: int = 32, precision: str = "fp32",
+        budget: int = 512, window: int = 32, precision: str = "fp32", tires_after: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(MODEL, WordTokenizer(), token_budget=budget, window=window)
         self.clock, self.call_s, self.token_s, self.blur = clock, call_s, token_s, blur
         self.precision = precision
+        self.tires_after = tires_after  # batches after which each takes ten seconds more; 0 = never
         self.batches = 0
         self.closed = False
 
     def _forward(self, batch: Batch) -> Vectors:
         self.batches += 1
         self.clock.now += self.call_s + self.token_s * batch.max_tokens * len(batch.items)
+        if self.tires_after and self.batches > self.tires_after:
+            self.clock.now += 10
         rows = np.stack([vector_of(item.text) for item in batch.items])
         rows[:, 0] += self.blur
         return rows

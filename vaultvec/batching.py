@@ -1,41 +1,68 @@
 """Token-budget batches: texts sorted by token length, cut where the padded matrix would outgrow the budget.
 
-The idea is that of text-embeddings-inference's queue (`max_batch_tokens`) and of infinity's length sort. Padding costs as
-much as text: a batch counts as longest × count, not as the sum of its tokens.
+The idea is that of text-embeddings-inference's queue (`max_batch_tokens`) and of infinity's length sort. Padding costs
+as much as text: a batch counts as longest x count, not as the sum of its tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
+from math import inf
 
 from vaultvec.datatypes import Batch, Encoded
 
 
-def plan_batches(lengths: Sequence[int], token_budget: int, max_count: int | None = None) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], token_budget: int, max_count: int | None = None, *, start_cost: int | None = None
+) -> list[list[int]]:
     """Cut positions 0..n-1 into batches whose `longest * count` stays within `token_budget` (tokens).
 
     Longest first, so that the first batch is the largest and memory trouble shows at once. A text longer than the
     budget is a batch of its own. `max_count` limits the texts of a batch. Every position occurs exactly once.
+    `start_cost` is what starting a batch costs, in tokens: then the cuts are those with the least padding and starts in all;
+    None fills each batch.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batches: list[list[int]] = []
-    current: list[int] = []
-    for i in order:
-        width = lengths[current[0]] if current else lengths[i]
-        full = current and ((len(current) + 1) * width > token_budget or len(current) == max_count)
-        if full:
-            batches.append(current)
-            current = []
-        current.append(i)
-    if current:
-        batches.append(current)
-    return batches
+    sizes = [lengths[i] for i in order]
+    cuts = _full(sizes, token_budget, max_count)
+    if start_cost is not None:
+        cuts = _cheapest(sizes, token_budget, max_count, start_cost)
+    return [order[start:end] for start, end in pairwise(cuts)]
 
 
-def batch_items(items: Sequence[Encoded], token_budget: int, max_count: int | None = None) -> Iterator[Batch]:
+def _full(sizes: Sequence[int], token_budget: int, max_count: int | None) -> list[int]:
+    """Where batches begin (and the end) when each takes as many texts as fit. `sizes` descend."""
+    cuts = [0]
+    for i in range(1, len(sizes)):
+        count = i - cuts[-1]
+        if (count + 1) * sizes[cuts[-1]] > token_budget or count == max_count:
+            cuts.append(i)
+    return [*cuts, len(sizes)] if sizes else [0]
+
+
+def _cheapest(sizes: Sequence[int], token_budget: int, max_count: int | None, start_cost: int) -> list[int]:
+    """The cuts of least cost, by dynamic programming: a batch costs longest * count + start_cost. `sizes` descend."""
+    best = [0.0] + [inf] * len(sizes)  # cost of the first i texts
+    last = [0] * (len(sizes) + 1)  # where the last batch of the first i texts begins
+    for start in range(len(sizes)):
+        width, base = sizes[start], best[start] + start_cost
+        most = max(1, token_budget // width) if width else len(sizes)
+        for end in range(start + 1, min(len(sizes), start + min(most, max_count or most)) + 1):
+            cost = base + width * (end - start)
+            if cost < best[end]:
+                best[end], last[end] = cost, start
+    cuts = [len(sizes)]
+    while cuts[-1]:
+        cuts.append(last[cuts[-1]])
+    return cuts[::-1]
+
+
+def batch_items(
+    items: Sequence[Encoded], token_budget: int, max_count: int | None = None, *, start_cost: int | None = None
+) -> Iterator[Batch]:
     """`plan_batches` over encoded texts."""
-    for plan in plan_batches([len(item) for item in items], token_budget, max_count):
+    for plan in plan_batches([len(item) for item in items], token_budget, max_count, start_cost=start_cost):
         yield Batch(tuple(items[i] for i in plan))
 
 

@@ -17,7 +17,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.notes import parse_note, read_bytes
 
 SAMPLE_NOTES = 1000  # notes that are looked at, spread over the vault
-LEAST_NOTES = 20  # of those a line must stand in
+LEAST_NOTES = 50  # of those a line must stand in
 LEAST_SHARE = 0.10  # of those it must stand in; 1 % to 10 % give the same answers on the hub, and 10 % takes least away
 MOST_TEXT = 0.5  # a vault that is mostly repeated lines has no boilerplate: it is its text
 _SAYS_SOMETHING = re.compile(r"\w\w")  # fences, rules and table borders stay: they cost nothing
@@ -58,6 +58,12 @@ def vault_boilerplate(ledger: Ledger, files: Sequence[NoteFile], renew: bool) ->
         value = {"notes": len(files), "lines": sorted(found)}
         ledger.set_meta("boilerplate", json.dumps(value, ensure_ascii=False))
     return found, changed
+
+
+def boilerplate_line(lines: frozenset[str]) -> str:
+    """What the user should hear of it."""
+    example = max(sorted(lines), key=len)[:60]
+    return f"left out of the index: {len(lines)} lines that at least a tenth of the notes share, such as {example!r}"
 
 
 def find_boilerplate(files: Sequence[NoteFile]) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """Note → Chunks: split at headings, small neighbours merged, cut by the model's own tokenizer, tokenised once.
 
-A chunk's text is its context (title and heading path, one line) and its body. Units (paragraphs, or pieces of long ones) are
-tokenised once; a chunk's ids are its units' ids in a row, because units are joined by line breaks and such tokenizers
-(WordPiece, Unigram) tokenise around white space. Other tokenizers see the finished text once more.
+A chunk's text is its context (title and heading path, one line) and its body. Units (paragraphs, or pieces of long
+ones) are tokenised once; a chunk's ids are its units' ids in a row, because units are joined by line breaks and such
+tokenizers (WordPiece, Unigram) tokenise around white space. Other tokenizers see the finished text once more.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Chunker:
         """Text and ids of one group; a group whose finished text is still too long is halved."""
         body = _below_headings(group)
         path = _common_path(body)
-        if len(body) == 1 and body[0].is_heading:
+        if all(unit.is_heading and unit.path == path for unit in body):
             path = path[:-1]  # a heading with nothing below it is the body
         prefix, prefix_ids, heading = context.of(path)
         body_text = "\n".join(unit.text for unit in body)
@@ -256,13 +256,22 @@ def _middle(text: str) -> tuple[int, int]:
 
 
 def _below_headings(group: list[_Unit]) -> list[_Unit]:
-    """A chunk's units without the leading headings, which its context line already says."""
+    """A chunk's units without the leading headings that all the rest lies under: its context line already says
+    those."""
+    shared = group[-1].path
+    paths = [shared]  # of the units from each one on
+    for unit in reversed(group[:-1]):
+        shared = _shared(shared, unit.path)
+        paths.append(shared)
+    paths.reverse()
     start = 0
     while start + 1 < len(group):
-        unit, below = group[start], group[start + 1]
-        if not (unit.is_heading and below.path[: len(unit.path)] == unit.path):
+        unit = group[start]
+        if not (unit.is_heading and paths[start + 1][: len(unit.path)] == unit.path):
             break
         start += 1
+    while start and group[start].is_heading and group[start - 1].path == group[start].path:
+        start -= 1  # pieces of one long heading, with no text below them here: they are the body
     return group[start:]
 
 
@@ -270,17 +279,23 @@ def _common_path(group: Sequence[_Unit]) -> tuple[str, ...]:
     """The longest heading path that every unit of a chunk lies under."""
     shared = group[0].path
     for unit in group[1:]:
-        length = 0
-        for ours, theirs in zip(shared, unit.path, strict=False):
-            if ours != theirs:
-                break
-            length += 1
-        shared = shared[:length]
+        shared = _shared(shared, unit.path)
     return shared
 
 
+def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """The beginning that two paths have in common."""
+    length = 0
+    for ours, theirs in zip(one, other, strict=False):
+        if ours != theirs:
+            break
+        length += 1
+    return one[:length]
+
+
 def _pack(units: list[_Unit], limits: ChunkLimits, overhead: int, context: _Context) -> list[list[_Unit]]:
-    """Group units into chunks: sections stay whole where they fit, small neighbours share a chunk, tails join the last."""
+    """Group units into chunks: sections stay whole where they fit, small neighbours share a chunk, tails join the
+    last."""
     groups: list[list[_Unit]] = []
     sizes: list[int] = []
     chars_limit = limits.target * CHARS_PER_TOKEN
@@ -317,11 +332,13 @@ def _pack(units: list[_Unit], limits: ChunkLimits, overhead: int, context: _Cont
 def _sections(units: list[_Unit]) -> Iterator[list[_Unit]]:
     """Units from one heading to the next; a heading with nothing below it goes with what follows."""
     section: list[_Unit] = []
+    has_text = False
     for unit in units:
-        if unit.is_heading and any(not known.is_heading for known in section):
+        if unit.is_heading and has_text:
             yield section
-            section = []
+            section, has_text = [], False
         section.append(unit)
+        has_text = has_text or not unit.is_heading
     if section:
         yield section
 

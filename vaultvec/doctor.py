@@ -1,4 +1,5 @@
-"""`main.py doctor`: Python, packages, weights, hardware, folders, config.py, the index; one line each, with what mends it."""
+"""`main.py doctor`: Python, packages, weights, hardware, folders, config.py, the index; one line each, with what mends
+it."""
 
 from __future__ import annotations
 
@@ -17,9 +18,8 @@ from vaultvec.config_file import read_text, read_values
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
-from vaultvec.index import current_index, sample_texts, writer_lock
+from vaultvec.index import current_index, language_warning, sample_texts, writer_lock
 from vaultvec.integrity import Finding, examine_index, told
-from vaultvec.languages import language_of, readable_by
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve, verify_weights
 from vaultvec.settings import Settings
@@ -29,7 +29,6 @@ LEAST_PYTHON = (3, 11)
 LEAST_MEMORY = 1 << 30  # a model, its batches and Chroma
 INDEX_PER_BYTE = 12  # bytes of index for each byte of notes, measured on 1,000 notes (text, vectors, Chroma, words)
 INDEX_BASE = 200 << 20  # prepared models, an empty Chroma
-FOREIGN_SHARE = 0.1  # of notes in languages the model does not know: from here on it is worth a word
 _PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^\s;#]+)")
 
 Engines = Callable[..., Engine]
@@ -234,19 +233,11 @@ def _disk(settings: Settings, size: int) -> Iterator[Finding]:
 
 
 def _language(settings: Settings, vault: Path, texts: list[str]) -> Iterator[Finding]:
-    languages = [language for language in map(language_of, texts) if language]
     models = _models(settings, vault)
-    foreign = [code for code in languages if not any(readable_by(model.languages, code) for model in models)]
-    names = " + ".join(model.name for model in models)
-    if len(foreign) > FOREIGN_SHARE * len(languages):
-        most = max(set(foreign), key=foreign.count)
-        yield Finding(
-            "wrong", "language",
-            f"{len(foreign) / len(languages):.0%} of the notes are in languages that {names} does not know (most: {most}); "
-            'set EMBEDDING_MODEL = "auto" in config.py and run: python main.py index',
-        )  # fmt: skip
+    if line := language_warning(models, texts):
+        yield Finding("wrong", "language", line)
     else:
-        yield Finding("ok", "language", f"{names} knows the notes' languages")
+        yield Finding("ok", "language", f"{' + '.join(model.name for model in models)} knows the notes' languages")
 
 
 def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Finding]:

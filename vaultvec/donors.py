@@ -40,7 +40,8 @@ class Donors:
 
 
 class _Donor:
-    """One ledger. Its index of hashes is asked first; once that fails, the rows themselves are gone through, one time."""
+    """One ledger. Its index of hashes is asked first; once that fails, the rows themselves are gone through, one
+    time."""
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)

@@ -85,17 +85,19 @@ def fuse(
     A note's score is that of its best chunk for the models and its best chunk for the keywords, which may differ.
     """
     m = len(candidates.rows)
-    meaning = semantic_scores(models) if models else np.zeros(m, np.float32)
-    words = np.nan_to_num(keyword.scores) if keyword else np.zeros(m, np.float32)
+    meaning: Scores = semantic_scores(models) if models else np.zeros(m, np.float32)
+    words: Scores = np.nan_to_num(keyword.scores) if keyword else np.zeros(m, np.float32)
     weight = keyword.weight if keyword and models else (1.0 if keyword else 0.0)
     whole = (1.0 if models else 0.0) + weight
     if models and per_note:
-        meaning = meaning + OPENING_BONUS * candidates.opens
-    both = meaning + weight * words
+        meaning = meaning + np.float32(OPENING_BONUS) * candidates.opens.astype(np.float32)
+    words = words * np.float32(weight)
+    both = meaning + words
     if per_note:
-        best, points = _by_note(candidates.notes, both, meaning, weight * words)
+        best, points = _by_note(candidates.notes, both, meaning, words)
         if models:
-            points = points - SIZE_PENALTY * np.log(np.maximum(1, candidates.siblings[best]))
+            penalty: Scores = (SIZE_PENALTY * np.log(np.maximum(1, candidates.siblings[best]))).astype(np.float32)
+            points = points - penalty
     else:
         best, points = np.arange(m), both
     order = np.lexsort((candidates.rows[best], -points))

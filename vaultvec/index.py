@@ -5,8 +5,8 @@
                            /current          name of the index that search reads
                            /<index>/ledger.sqlite3, chroma/
 
-An index is named after everything that decides its chunks and vectors, so another model or chunk size gets a folder of its own
-and the old index answers until the new one is whole.
+An index is named after everything that decides its chunks and vectors, so another model or chunk size gets a folder of
+its own and the old index answers until the new one is whole.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def sibling_ledgers(settings: Settings, index: IndexFolder) -> list[Path]:
 
 @contextmanager
 def writer_lock(vault_dir: Path) -> Iterator[None]:
-    """Own a vault's index. Raises LockedError at once when another process does; a killed owner leaves no lock behind."""
+    """Own a vault's index. Raises LockedError at once when another process does; a killed owner leaves no lock
+    behind."""
     from filelock import FileLock, Timeout
 
     try:
@@ -206,17 +207,37 @@ def sample_texts(files: Sequence[NoteFile]) -> Iterator[str]:
             continue  # the reader reports it
 
 
+def language_warning(models: Sequence[ModelSpec], texts: Iterable[str]) -> str:
+    """One line when a real share of the notes is in languages that none of the models knows; "" when all is well."""
+    languages = [language for language in map(language_of, texts) if language]
+    foreign = [code for code in languages if not any(knows(model, code) for model in models)]
+    if len(foreign) <= OTHER_SHARE * len(languages):
+        return ""
+    most = max(sorted(set(foreign)), key=foreign.count)
+    names = " + ".join(model.name for model in models)
+    return (
+        f"{len(foreign) / len(languages):.0%} of the notes are in languages that {names} does not know (most: {most}); "
+        'set EMBEDDING_MODEL = "auto" in config.py and run: python main.py index'
+    )
+
+
+def knows(model: ModelSpec, language: str) -> bool:
+    """Whether a model knows a language; one of which nothing is known is believed to."""
+    return not model.languages or readable_by(model.languages, language or "en")
+
+
 def reader_of(model: ModelSpec, position: int) -> Callable[[str], bool] | None:
     """Which texts a model of an index embeds: the first one all, the others those in a language they know."""
     if position == 0:
         return None
-    return lambda text: readable_by(model.languages, language_of(text) or "en")
+    return lambda text: knows(model, language_of(text))
 
 
 def forbid_mass_deletion(stored: int, gone: int, vault: Path) -> None:
     """An unmounted or half-synced vault must not look like one whose notes were deleted. Raises VaultError."""
     if gone >= 20 and gone * 2 > stored:
         raise VaultError(
-            f"{gone} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, the sync "
+            f"{gone} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, the "
+            "sync "
             "done? If you did delete them, run: python main.py index --accept-deletions"
         )

@@ -112,7 +112,7 @@ def examine_vectors(ledger: Ledger, load: Load) -> Iterator[Finding]:
             "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? ORDER BY random() LIMIT ?",
             (number, SAMPLE),
         ).fetchall()
-        rows = [(text, blob) for text, blob in rows if len(blob) == 4 * dim]
+        rows = [(text, blob) for text, blob in rows if is_unit_vector(blob, dim)]  # the others are told above
         if not rows:
             continue
         engine = load(name)

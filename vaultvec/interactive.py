@@ -10,9 +10,10 @@ from vaultvec import console
 from vaultvec.datatypes import SearchResult
 from vaultvec.errors import QueryError, VaultvecError
 from vaultvec.search import MODES, Searcher
-from vaultvec.session import open_searcher
+from vaultvec.session import coverage_remark, open_searcher
 from vaultvec.settings import Settings
 
+MOST_RESULTS = 1000
 HELP = (
     "Type a question. Then: 3 shows result 3 whole · o 3 opens it in Obsidian · m 3 finds more like it · "
     "mode hybrid|semantic|keyword · k 20 sets how many · empty line or q goes back"
@@ -57,13 +58,13 @@ class _Loop:
             "mode": self._mode,
             "k": self._count,
         }
-        if line.isdecimal() and self.results:
+        if line.isdecimal() and int(line[:9]) <= len(self.results):
             self._show(line)
         elif word in commands and (word == "mode" or rest.strip().isdecimal()):
             commands[word](rest.strip())
         else:
             answer = self.searcher.search(line, self.k, self.mode)
-            for remark in answer.remarks:
+            for remark in filter(None, [*answer.remarks, coverage_remark(self.searcher)]):
                 console.say(remark)
             self._set(answer.results)
 
@@ -76,7 +77,7 @@ class _Loop:
     def _pick(self, number: str) -> SearchResult:
         if not self.results:
             raise QueryError("there are no results yet; ask something first")
-        if not 1 <= int(number) <= len(self.results):
+        if not 1 <= int(number[:9]) <= len(self.results):
             raise QueryError(f"there is no result {number}; the last search gave 1 to {len(self.results)}")
         return self.results[int(number) - 1]
 
@@ -99,7 +100,7 @@ class _Loop:
         console.say(f"mode {name}")
 
     def _count(self, number: str) -> None:
-        self.k = max(1, int(number))
+        self.k = min(MOST_RESULTS, max(1, int(number)))
         console.say(f"{self.k} results")
 
 

@@ -1,9 +1,9 @@
 """SQLite: notes, chunks, vectors by content hash, and the keyword index. The durable truth; Chroma is derived from it.
 
-A note is applied in one transaction, so a reader sees the old one or the new one, whole. A vector is keyed by the hash of the
-embedded text and the model's fingerprint: the same text is embedded once, wherever it stands. `pending` holds what is still
-to be embedded, token ids included; `outbox` names the chunks whose row in Chroma must be written or removed. Both are part
-of the transaction that makes them necessary, so a process killed anywhere resumes where it was.
+A note is applied in one transaction, so a reader sees the old one or the new one, whole. A vector is keyed by the hash
+of the embedded text and the model's fingerprint: the same text is embedded once, wherever it stands. `pending` holds
+what is still to be embedded, token ids included; `outbox` names the chunks whose row in Chroma must be written or
+removed. Both are part of the transaction that makes them necessary, so a process killed anywhere resumes where it was.
 """
 
 from __future__ import annotations
@@ -156,7 +156,8 @@ class Ledger:
         return list(self.db.execute("SELECT id, fingerprint, name, dim FROM models ORDER BY id"))
 
     def adopt(self, ledgers: Iterable[Path]) -> None:
-        """Look vectors up in these other ledgers too: the same text was perhaps embedded for another vault or setting."""
+        """Look vectors up in these other ledgers too: the same text was perhaps embedded for another vault or
+        setting."""
         self._donors.close()
         self._donors = Donors(ledgers)
 
@@ -208,7 +209,8 @@ class Ledger:
         hashes = [content_hash(chunk.text) for chunk in chunks]
         for chunk, digest in zip(chunks, hashes, strict=True):
             cursor = self.db.execute(
-                "INSERT INTO chunks(note, slot, heading, text, context, start_line, hash, n_tokens) VALUES(?,?,?,?,?,?,?,?)",
+                "INSERT INTO chunks(note, slot, heading, text, context, start_line, hash, n_tokens) "
+                "VALUES(?,?,?,?,?,?,?,?)",
                 (note_id, chunk.slot, chunk.heading, chunk.text, chunk.context, chunk.start_line, digest,
                  len(chunk.token_ids)),
             )  # fmt: skip
@@ -256,7 +258,8 @@ class Ledger:
         return known
 
     def _drop_chunks(self, note_id: int, path: str) -> list[bytes]:
-        """Remove a note's chunks and keyword rows; their rows in Chroma follow by way of the outbox. Returns their hashes."""
+        """Remove a note's chunks and keyword rows; their rows in Chroma follow by way of the outbox. Returns their
+        hashes."""
         rows = self.db.execute("SELECT id, slot, hash FROM chunks WHERE note = ?", (note_id,)).fetchall()
         self.db.executemany("DELETE FROM keywords WHERE rowid = ?", [(row[0],) for row in rows])
         self.db.execute("DELETE FROM chunks WHERE note = ?", (note_id,))
@@ -293,8 +296,10 @@ class Ledger:
     def take_pending(self, model: int, after: int, limit: int) -> list[tuple[int, bytes, Encoded]]:
         """The next texts to embed, oldest request first: (queue id, content hash, text with token ids)."""
         rows = self.db.execute(
-            "SELECT p.id, p.hash, p.token_ids, (SELECT text FROM chunks c WHERE c.hash = p.hash LIMIT 1) FROM pending p "
-            "WHERE model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id LIMIT ?",
+            "SELECT p.id, p.hash, p.token_ids, (SELECT text FROM chunks c WHERE c.hash = p.hash LIMIT 1) FROM pending "
+            "p "
+            "WHERE model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id "
+            "LIMIT ?",
             (model, after, limit),
         )
         return [
@@ -393,8 +398,8 @@ class Ledger:
         return int(self.db.execute(sql).fetchone()[0])
 
     def drop_damaged_vectors(self) -> int:
-        """Delete vectors that no engine wrote (not finite, not of length 1), and have their notes read again by the next
-        run, which embeds those texts. Returns how many went."""
+        """Delete vectors that no engine wrote (not finite, not of length 1), and have their notes read again by the
+        next run, which embeds those texts. Returns how many went."""
         rows = self.db.execute("SELECT model, hash, vector, dim FROM vectors JOIN models ON models.id = model")
         bad = [(model, digest) for model, digest, blob, dim in rows if not is_unit_vector(blob, dim)]
         with self.transaction():
@@ -425,7 +430,8 @@ class Ledger:
             self.db.execute("DROP TABLE IF EXISTS keywords")  # a damaged one cannot be emptied row by row
             self.db.execute(KEYWORDS_TABLE)
             rows = self.db.execute(
-                "SELECT chunks.id, title, heading, tags, aliases, text, context FROM chunks JOIN notes ON notes.id = note"
+                "SELECT chunks.id, title, heading, tags, aliases, text, context FROM chunks JOIN notes ON notes.id = "
+                "note"
             )
             count = 0
             while page := list(islice(rows, 1000)):

@@ -66,7 +66,7 @@ def read_table(ledger: Ledger) -> ChunkTable:
     places = np.array(ledger.db.execute("SELECT id, note, slot FROM chunks").fetchall(), np.int64).reshape(-1, 3)
     places = places[np.argsort(places[:, 0])]
     digests = [row[1] for row in sorted(ledger.db.execute("SELECT id, hash FROM chunks"))]
-    keys = np.array([int.from_bytes(digest[:8], "big") for digest in digests], np.uint64)
+    keys = np.frombuffer(b"".join(digest[:8].ljust(8, b"\0") for digest in digests), np.uint64)
     _, note, counts = np.unique(places[:, 1], return_inverse=True, return_counts=True)
     siblings = counts.astype(np.int64)[note.reshape(-1)]
     return ChunkTable(places[:, 0], places[:, 1], places[:, 2], siblings, keys, digests)
@@ -109,11 +109,9 @@ def _read_vectors(
     """(vectors (k, dim), which of `wanted` they are). Vectors of a damaged length are left out."""
     vectors = np.empty((len(wanted), dim), np.float32)
     found: list[int] = []
-    if not wanted:
-        return vectors, np.empty(0, np.int64)
     number = {digest: i for i, digest in enumerate(wanted)}
     if len(wanted) * ONE_PASS > total:
-        pages = [ledger.db.execute("SELECT hash, vector FROM vectors WHERE model = ?", (model,))]
+        pages = [ledger.db.execute("SELECT hash, vector FROM vectors WHERE +model = ?", (model,))]  # + : as they lie
     else:
         pages = [
             ledger.db.execute(
@@ -123,10 +121,11 @@ def _read_vectors(
             for page in (wanted[i : i + PAGE] for i in range(0, len(wanted), PAGE))
         ]
     for cursor in pages:
-        for digest, blob in cursor:
-            if digest in number and len(blob) == 4 * dim and len(found) < len(wanted):
-                vectors[len(found)] = np.frombuffer(blob, np.float32)
-                found.append(number[digest])
+        while rows := cursor.fetchmany(2000):
+            good = [row for row in rows if row[0] in number and len(row[1]) == 4 * dim]
+            joined = b"".join(blob for _, blob in good)
+            vectors[len(found) : len(found) + len(good)] = np.frombuffer(joined, np.float32).reshape(-1, dim)
+            found += [number[digest] for digest, _ in good]
     return vectors[: len(found)], np.array(found, np.int64)
 
 

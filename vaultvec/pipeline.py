@@ -1,8 +1,8 @@
 """The whole line: read → chunk → embed → save, overlapped, bounded, resumable.
 
-Three threads over one ledger file. The reader turns files into chunks and queues new texts in the ledger; the caller's thread takes
-them from there, a window at a time, and keeps the model busy; the writer brings Chroma up behind. The queues lie on disk,
-so memory stays flat however large the vault, and a process killed anywhere goes on where it was.
+Three threads over one ledger file. The reader turns files into chunks and queues new texts in the ledger; the caller's
+thread takes them from there, a window at a time, and keeps the model busy; the writer brings Chroma up behind. The
+queues lie on disk, so memory stays flat however large the vault, and a process killed anywhere goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaultvec.batching import batch_items
-from vaultvec.boilerplate import find_boilerplate, vault_boilerplate
+from vaultvec.boilerplate import boilerplate_line, find_boilerplate, vault_boilerplate
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import Batch, BatchResult, IndexReport, NoteFile
 from vaultvec.engines import SERVERS, create_engine, load_tokenizer
@@ -31,8 +30,10 @@ from vaultvec.index import (
     forbid_mass_deletion,
     has_current,
     index_folder,
+    language_warning,
     precision_class,
     reader_of,
+    sample_texts,
     server_model,
     set_current,
     sibling_ledgers,
@@ -73,7 +74,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """How a run talks: `progress` often, `notify` with a line now and then. `engines` builds them (tests inject theirs)."""
+    """How a run talks: `progress` often, `notify` with a line now and then. `engines` builds them (tests inject
+    theirs)."""
 
     progress: Callable[[Progress], None] = lambda _: None
     notify: Notify = lambda _: None
@@ -114,7 +116,8 @@ def index_vault(
 
 
 def sample_chunks(settings: Settings, vault: Path, n: int, seed: int) -> list[str]:
-    """`n` chunk texts of a vault, a seeded choice over all notes: what benchmarks embed. Fewer where the vault has fewer."""
+    """`n` chunk texts of a vault, a seeded choice over all notes: what benchmarks embed. Fewer where the vault has
+    fewer."""
     files = list(walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files)
     order = np.random.default_rng(seed).permutation(len(files))
     model = choose_models(settings, vault, files).models[0]
@@ -152,15 +155,20 @@ class _Run:
             walked = walk(self.vault, load_exclusions(self.vault, self.settings.exclude))
             if not walked.files and not accept_deletions:
                 raise VaultError(
-                    f"{self.vault} holds no notes (.md or .canvas); check the path, that its drive is mounted, and EXCLUDE "
+                    f"{self.vault} holds no notes (.md or .canvas); check the path, that its drive is mounted, and "
+                    "EXCLUDE "
                     "in config.py"
                 )
             choice = self._choose(walked.files)
             index = index_folder(self.settings, self.vault, choice.models)
             with self._ledger(index) as ledger, ledger.errors_told():
+                if not ledger.meta("vault") and (line := language_warning(choice.models, sample_texts(walked.files))):
+                    self.hooks.notify(line)  # before an hour is spent
                 reread = self._prepare(ledger, index, choice) or full
                 self.boilerplate, changed = vault_boilerplate(ledger, walked.files, full)
                 reread = reread or changed
+                if changed and self.boilerplate:
+                    self.hooks.notify(boilerplate_line(self.boilerplate))
                 stored = ledger.notes()
                 changes = find_changes(walked.files, walked.unreadable, stored, reread, limit)
                 self._delete(ledger, stored, changes.gone, 0)
@@ -191,8 +199,8 @@ class _Run:
         return Ledger(index.ledger)
 
     def _prepare(self, ledger: Ledger, index: IndexFolder, choice: Choice) -> bool:
-        """A new index gets its facts; one from an older keyword version is brought up to date. Returns whether every note
-        must be read again, because another reader or chunker read them."""
+        """A new index gets its facts; one from an older keyword version is brought up to date. Returns whether every
+        note must be read again, because another reader or chunker read them."""
         from vaultvec import store
 
         if not ledger.meta("vault"):
@@ -330,7 +338,7 @@ class _Run:
             hashes.update((queue_id, digest) for queue_id, digest, _ in found)
             prefix = engine.model.document_prefix  # in the token ids already; servers read the text
             items = [replace(item, text=prefix + item.text) if prefix else item for _, _, item in found]
-            yield from batch_items(items, engine.token_budget)
+            yield from engine.cut(items)
             windows += 1
             if windows % TIDY_WINDOWS == 0 and not self.settings.fast_mode:
                 gc.collect()
@@ -364,7 +372,8 @@ class _Run:
         lowest = float((engine.embed_documents([text for text, _ in rows]) * stored).sum(axis=1).min())
         if lowest < 0.999:
             raise EngineError(
-                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ 0.999); run: python main.py doctor"
+                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ 0.999); run: python main.py "
+                "doctor"
             )
         self.report.verified = f"{len(rows)} vectors recomputed, lowest cosine {lowest:.5f}"
 

@@ -1,4 +1,5 @@
-"""Files → notes → chunks → ledger: the reading half of the pipeline, in one thread, with processes beside it for large vaults."""
+"""Files → notes → chunks → ledger: the reading half of the pipeline, in one thread, with processes beside it for large
+vaults."""
 
 from __future__ import annotations
 
@@ -85,8 +86,9 @@ def read_and_chunk(file: NoteFile, known_digest: bytes, chunker: Chunker) -> Rea
 
 
 def settled(file: NoteFile, seen_ns: int) -> NoteFile:
-    """The file as the ledger keeps it. One that changed just before it was seen at `seen_ns` may change again within the
-    same tick of the file system's clock, unseen: it is kept without its ctime, so the next run compares its content."""
+    """The file as the ledger keeps it. One that changed just before it was seen at `seen_ns` may change again within
+    the same tick of the file system's clock, unseen: it is kept without its ctime, so the next run compares its
+    content."""
     return replace(file, ctime_ns=0) if file.ctime_ns > seen_ns - RACY_NS else file
 
 

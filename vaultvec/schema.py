@@ -22,13 +22,14 @@ CREATE TABLE notes(id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, title TEXT
   mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, digest BLOB NOT NULL, tags TEXT NOT NULL, aliases TEXT NOT NULL,
   links TEXT NOT NULL, warnings TEXT NOT NULL);
 CREATE TABLE chunks(id INTEGER PRIMARY KEY, note INTEGER NOT NULL REFERENCES notes(id) ON DELETE CASCADE,
-  slot INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, context INTEGER NOT NULL, start_line INTEGER NOT NULL,
-  hash BLOB NOT NULL, n_tokens INTEGER NOT NULL, UNIQUE(note, slot));
+  slot INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, context INTEGER NOT NULL,
+  start_line INTEGER NOT NULL, hash BLOB NOT NULL, n_tokens INTEGER NOT NULL, UNIQUE(note, slot));
 CREATE INDEX chunks_hash ON chunks(hash);
 CREATE TABLE vectors(model INTEGER NOT NULL, hash BLOB NOT NULL, vector BLOB NOT NULL, PRIMARY KEY(model, hash));
-CREATE TABLE pending(id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL, hash BLOB NOT NULL, token_ids BLOB NOT NULL,
-  failure TEXT, UNIQUE(model, hash));
-CREATE TABLE outbox(id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL, chunk TEXT NOT NULL, UNIQUE(model, chunk));
+CREATE TABLE pending(id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL, hash BLOB NOT NULL,
+  token_ids BLOB NOT NULL, failure TEXT, UNIQUE(model, hash));
+CREATE TABLE outbox(id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL, chunk TEXT NOT NULL,
+  UNIQUE(model, chunk));
 {KEYWORDS_TABLE};
 """
 TABLES = frozenset(("meta", "models", "notes", "chunks", "vectors", "pending", "outbox", "keywords"))
@@ -95,7 +96,8 @@ def _version(db: sqlite3.Connection) -> int:
     version = int(db.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA_VERSION:
         raise LedgerError(
-            f"the index was written by a newer version (schema {version}, this program knows {SCHEMA_VERSION}); update this "
+            f"the index was written by a newer version (schema {version}, this program knows {SCHEMA_VERSION}); "
+            "update this "
             "program, or put that index aside and start anew: python main.py rebuild, then python main.py index"
         )
     return version
@@ -114,7 +116,8 @@ def _upgrade(db: sqlite3.Connection) -> None:
             for step in range(version, SCHEMA_VERSION):
                 if step not in MIGRATIONS:
                     raise LedgerError(
-                        f"the index has schema {step}, from which there is no way to {SCHEMA_VERSION}; put it aside and "
+                        f"the index has schema {step}, from which there is no way to {SCHEMA_VERSION}; put it aside "
+                        "and "
                         "start anew: python main.py rebuild, then python main.py index (known vectors are kept)"
                     )
                 for statement in MIGRATIONS[step]:
@@ -138,7 +141,8 @@ def _check_tables(db: sqlite3.Connection) -> None:
 def damaged_line(name: str, found: str) -> str:
     """The one line for a damaged ledger: what was found, and the way on."""
     return (
-        f"the index file {name} is damaged ({found}); put it aside: python main.py rebuild, then run: python main.py index "
+        f"the index file {name} is damaged ({found}); put it aside: python main.py rebuild, then run: python main.py "
+        "index "
         "(every vector that can still be read is kept)"
     )
 
@@ -158,7 +162,8 @@ def ledger_error(error: Exception, path: Path) -> LedgerError:
         )
     if "disk I/O error" in text:
         return LedgerError(
-            f"the disk at {path.parent} refused to read or write ({text}); is it full or failing? What was done is kept: "
+            f"the disk at {path.parent} refused to read or write ({text}); is it full or failing? What was done is "
+            "kept: "
             "make room and run it again, or run: python main.py doctor"
         )
     if "readonly" in text or "unable to open" in text or isinstance(error, OSError):

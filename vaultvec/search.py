@@ -31,6 +31,7 @@ from vaultvec.wording import WordIndex
 
 CANDIDATES = 400  # chunks of each half that enter the fusion
 MODES = ("hybrid", "semantic", "keyword")
+SPARE = 10  # results fetched beyond those asked for: a writer may have replaced some
 LINKS_NOTES = 20_000  # newest notes that `links` compares pairwise
 REFRESH_SHARE = 10  # after a commit of a writer, a refresh that took s seconds is not repeated within 10 s
 
@@ -134,10 +135,7 @@ class Searcher:
         rows = self.words.literal(query.text.strip(), CANDIDATES)
         rows = rows if usable is None else rows[usable[rows]]
         _, first = np.unique(self._table.notes[rows], return_index=True)
-        results: list[SearchResult] = []
-        for row in rows[np.sort(first)][:k]:
-            self._append(results, 1.0, int(row), {})
-        return results
+        return self._shown([(1.0, int(row), {}) for row in rows[np.sort(first)][: k + SPARE]], k)
 
     def _embed(self, query: KeywordQuery, language: str, remarks: list[str]) -> list[tuple[ModelSlot, Vectors]]:
         """The query's vector, of each model that knows its language; the one made for it first."""
@@ -186,31 +184,31 @@ class Searcher:
         least: float | None,
         remarks: list[str],
     ) -> list[SearchResult]:
-        results: list[SearchResult] = []
         if least is not None and fused and fused[0][0] < least:
             remarks.append(f"the best result scores {fused[0][0]:.3f}, less than the {least:g} asked for")
-        for score, position in fused:
-            if len(results) == k or (least is not None and score < least):
-                break
-            self._append(results, score, int(candidates.rows[position]), _explain(position, candidates, explained))
-        return results
+        rows = [
+            (score, int(candidates.rows[position]), _explain(position, candidates, explained))
+            for score, position in fused[: k + SPARE]
+            if least is None or score >= least
+        ]
+        return self._shown(rows, k)
 
-    def _append(self, results: list[SearchResult], score: float, row: int, explain: dict[str, float | int]) -> None:
-        """Add the chunk in a row of the table, unless a writer has put another text in its place meanwhile."""
-        chunk = int(self._table.ids[row])
-        passage = passages(self.ledger, [chunk]).get(chunk)
-        if passage is None or passage.digest != self._table.digests[row]:
-            return
-        note = note_rows(self.ledger, [passage.note]).get(passage.note)
-        if note is None:
-            return
-        body = passage.text[passage.context :]
-        results.append(
-            SearchResult(
-                len(results) + 1, score, note.path, note.title, passage.heading, body, passage.start_line, note.tags,
-                obsidian_uri(self._root, self._prefix + note.path), explain,
-            )
-        )  # fmt: skip
+    def _shown(self, rows: Sequence[tuple[float, int, dict[str, float | int]]], k: int) -> list[SearchResult]:
+        """The first `k` of (score, table row, explanation), without those whose text a writer has replaced meanwhile."""
+        chunks = [int(self._table.ids[row]) for _, row, _ in rows]
+        texts = passages(self.ledger, chunks)
+        notes = note_rows(self.ledger, sorted({passage.note for passage in texts.values()}))
+        results: list[SearchResult] = []
+        for chunk, (score, row, explain) in zip(chunks, rows, strict=True):
+            passage = texts.get(chunk)
+            if len(results) == k or passage is None or passage.digest != self._table.digests[row]:
+                continue
+            note = notes[passage.note]
+            body = passage.text[passage.context :]
+            uri = obsidian_uri(self._root, self._prefix + note.path)
+            place = (note.path, note.title, passage.heading, body, passage.start_line, note.tags, uri)
+            results.append(SearchResult(len(results) + 1, score, *place, explain))
+        return results
 
     def notes(self) -> dict[int, NoteRow]:
         """Every note, read once."""
@@ -231,10 +229,8 @@ class Searcher:
                 matrix = self.semantic.matrix(slot)
                 owners = self._table.notes[matrix.rows]
                 if np.any(owners == note.id):
-                    results: list[SearchResult] = []
-                    for near in nearest_notes(matrix.vectors, owners, note.id, k):
-                        self._append(results, near.score, int(matrix.rows[near.row]), {})
-                    return results
+                    found = nearest_notes(matrix.vectors, owners, note.id, k + SPARE)
+                    return self._shown([(near.score, int(matrix.rows[near.row]), {}) for near in found], k)
         raise QueryError(f"{note.path} has no embedded text; it is empty, or not indexed yet: python main.py index")
 
     def links(self, k: int = 20, min_score: float = 0.6) -> list[tuple[float, str, str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.fusion import Scores
-from vaultvec.languages import readable_by
+from vaultvec.index import knows
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import chunk_numbers
 from vaultvec.matrix import ChunkTable, Ids, Matrix, read_matrix, read_vectors_of, sample_vectors
@@ -34,7 +34,7 @@ class ModelSlot:
 
     def reads(self, language: str) -> bool:
         """Whether the model knows a language; one of which nothing is known is believed to."""
-        return not self.spec.languages or readable_by(self.spec.languages, language or "en")
+        return knows(self.spec, language)
 
     @property
     def breadth(self) -> int:

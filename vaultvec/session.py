@@ -49,7 +49,8 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
         if fingerprint not in (engine.model.fingerprint("full"), engine.model.fingerprint("int8")):
             engine.close()
             raise LedgerError(
-                f"the index was made by another version of {name} ({fingerprint}, {dim} dimensions) than {engine.name} has "
+                f"the index was made by another version of {name} ({fingerprint}, {dim} dimensions) than "
+                f"{engine.name} has "
                 f"now ({engine.fingerprint}); run: python main.py index"
             )
         return engine
@@ -120,8 +121,8 @@ def read_status(settings: Settings, vault: Path) -> Status:
         return Status(
             vault=ledger.meta("vault"), notes=counts.notes, chunks=counts.chunks, embedded=counts.embedded,
             pending=counts.pending, failed=ledger.failures(), models=[m[2] for m in models],
-            fingerprints=[m[1] for m in models], reason=ledger.meta("reason"), stale_notes=_stale(settings, vault, ledger),
-            index_bytes=_size(folder), folder=str(folder),
+            fingerprints=[m[1] for m in models], reason=ledger.meta("reason"),
+            stale_notes=_stale(settings, vault, ledger), index_bytes=_size(folder), folder=str(folder),
             other_indexes=[
                 (path.name, _size(path)) for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
             ],
@@ -150,8 +151,8 @@ def _size(folder: Path) -> int:
 def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) -> int:
     """Make Chroma and the keyword index anew from the ledger, without a model. Returns rows written to Chroma.
 
-    A ledger that is damaged or of an unknown schema is put aside, in whichever of the vault's indexes it lies; the next index
-    run takes from it every vector that can still be read.
+    A ledger that is damaged or of an unknown schema is put aside, in whichever of the vault's indexes it lies; the
+    next index run takes from it every vector that can still be read.
     """
     vault_dir = settings.vault_dir(vault)
     if not any(vault_dir.glob("*/ledger.sqlite3")):

@@ -1,8 +1,8 @@
 """Chroma: the index on disk that search and other programs read. Derived from the ledger; the only chromadb import.
 
-Measured facts behind the settings: one add takes at most `get_max_batch_size()` rows; every add reads the log again since the
-last persist, so `sync_threshold` stays within a few batches; `num_threads`, `batch_size` and `resize_factor` do nothing in the
-local store. One process writes (the index lock sees to that).
+Measured facts behind the settings: one add takes at most `get_max_batch_size()` rows; every add reads the log again
+since the last persist, so `sync_threshold` stays within a few batches; `num_threads`, `batch_size` and `resize_factor`
+do nothing in the local store. One process writes (the index lock sees to that).
 """
 
 from __future__ import annotations

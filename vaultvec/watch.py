@@ -30,8 +30,9 @@ def watch(
 ) -> None:
     """Index once, then after each change, `debounce` seconds after the last of a burst. Returns when `stop` is set.
 
-    What goes wrong in one run is told, and watching goes on; a run that found the index locked or the vault away is tried again.
-    Raises VaultError when the vault is not there to begin with, SettingsError for a debounce that cannot be.
+    What goes wrong in one run is told, and watching goes on; a run that found the index locked or the vault away is
+    tried again. Raises VaultError when the vault is not there to begin with, SettingsError for a debounce that cannot
+    be.
     """
     if not 0.05 <= debounce <= 3600:
         raise SettingsError(f"--debounce is {debounce:g}, expected 0.05 to 3600 seconds")
@@ -62,7 +63,8 @@ def _run(settings: Settings, vault: Path, hooks: Hooks) -> bool:
         return False
     if report.notes_indexed or report.notes_deleted or report.chunks_embedded:
         hooks.notify(
-            f"{report.notes_indexed} notes indexed, {report.notes_deleted} deleted, {report.chunks_embedded} texts embedded in "
+            f"{report.notes_indexed} notes indexed, {report.notes_deleted} deleted, {report.chunks_embedded} texts "
+            "embedded in "
             f"{report.seconds:.1f} s"
         )
     for path, reason in report.notes_failed[:5]:
@@ -71,7 +73,8 @@ def _run(settings: Settings, vault: Path, hooks: Hooks) -> bool:
 
 
 def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.Event, retry_s: float) -> Iterator[bool]:
-    """True after a burst of changes that may concern notes, False every `retry_s` without one. Ends when the vault is away."""
+    """True after a burst of changes that may concern notes, False every `retry_s` without one. Ends when the vault is
+    away."""
     from watchfiles import watch as watch_files
 
     exclusions = load_exclusions(vault, settings.exclude)
@@ -92,7 +95,8 @@ def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.E
 
 
 def concerns_notes(vault: Path, path: Path, exclusions: Exclusions) -> bool:
-    """Whether a change of this path can change the index: a note, a folder of notes, or Obsidian's list of excluded files."""
+    """Whether a change of this path can change the index: a note, a folder of notes, or Obsidian's list of excluded
+    files."""
     try:
         relative = path.relative_to(vault).as_posix()
     except ValueError:

@@ -14,7 +14,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.lookup import count_matches, keyword_matches, literal_matches, matching_chunks
 from vaultvec.matrix import ChunkTable, Ids
 
-SCORED_ROWS = 20_000  # chunks whose words are weighed; a query's most frequent words are left out beyond
+SCORED_ROWS = 10_000  # chunks whose words are weighed; a query's most frequent words are left out beyond
 
 
 class WordIndex:

@@ -52,7 +52,7 @@ class Writer(threading.Thread):
                     self._work.wait(STORE_POLL_SECONDS)
                     self._work.clear()
                     ending = self._ending.is_set()
-                    for row, model in self.models:
+                    for row, _ in self.models:
                         waiting = ledger.outbox_size(row)
                         if waiting >= self.batch_size or (ending and waiting):
                             if row not in stores:

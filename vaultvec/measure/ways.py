@@ -137,9 +137,9 @@ def as_they_come(budget: int) -> Arrange:
     return arrange
 
 
-def within_budget(budget: int) -> Arrange:
-    """What the engine itself does with one window."""
-    return lambda items: batch_items(items, budget)
+def within_budget(engine: Engine, budget: int) -> Arrange:
+    """What the engine itself does with one window, at this budget."""
+    return lambda items: batch_items(items, budget, start_cost=engine.start_cost)
 
 
 def clear_caches() -> None:
@@ -191,10 +191,10 @@ def literal_note(safe: int, sample: int) -> str:
     return f"{size} texts at once, {why}"
 
 
-def padded_tokens(lengths: Sequence[int], budget: int, window: int) -> int:
+def padded_tokens(lengths: Sequence[int], budget: int, window: int, start_cost: int | None = None) -> int:
     """Tokens that go through the model, padding included."""
     total = 0
     for start in range(0, len(lengths), window):
         part = list(lengths[start : start + window])
-        total += sum(part[plan[0]] * len(plan) for plan in plan_batches(part, budget))
+        total += sum(part[plan[0]] * len(plan) for plan in plan_batches(part, budget, start_cost=start_cost))
     return total

@@ -1,0 +1,159 @@
+"""The doctor: one line each for what is wrong, and it names the command that mends it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_engine import FakeEngines, fake_settings
+from made_vault import write_vault
+
+import main
+from vaultvec.doctor import examine
+from vaultvec.index import current_index, writer_lock
+from vaultvec.integrity import Finding
+from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.settings import Settings
+
+CONFIG = Path(__file__).resolve().parents[1] / "config.py"
+
+
+class Patient:
+    """An indexed vault."""
+
+    def __init__(self, folder: Path) -> None:
+        self.vault = write_vault(folder / "vault", 8, 1)
+        for path in self.vault.rglob("*.md"):
+            path.write_text("How do you keep the basil alive in the winter? " * 20 + path.stem, encoding="utf-8")
+        self.settings = fake_settings(folder / "data")
+        index_vault(self.settings, self.vault, hooks=Hooks(engines=FakeEngines()))
+
+    def examine(self, settings: Settings | None = None, config: Path = CONFIG) -> list[Finding]:
+        found = examine(settings or self.settings, self.vault, config, FakeEngines())
+        assert all("\n" not in finding.text for finding in found)
+        return found
+
+    def wrong(self) -> dict[str, str]:
+        return {finding.topic: finding.text for finding in self.examine() if finding.level == "wrong"}
+
+    def change(self, sql: str) -> None:
+        db = sqlite3.connect(current_index(self.settings, self.vault) / "ledger.sqlite3")
+        db.execute(sql)
+        db.commit()
+        db.close()
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    return Patient(tmp_path)
+
+
+def test_a_healthy_index_has_nothing_wrong_and_is_left_as_it_is(patient: Patient) -> None:
+    folder = current_index(patient.settings, patient.vault)
+    before = (folder / "ledger.sqlite3").read_bytes()
+    topics = {finding.topic for finding in patient.examine() if finding.level == "ok"}
+    assert patient.wrong() == {}
+    assert {"Python", "packages", "config.py", "weights", "GPU", "memory", "data folder", "vault", "disk", "language",
+            "ledger", "keyword index", "Chroma", "vectors"} <= topics  # fmt: skip
+    assert (folder / "ledger.sqlite3").read_bytes() == before
+
+
+def lose_chroma(patient: Patient) -> None:
+    shutil.rmtree(current_index(patient.settings, patient.vault) / "chroma")
+
+
+def add_to_ledger_only(patient: Patient) -> None:
+    patient.change("UPDATE chunks SET slot = slot + 100")
+
+
+def lose_keywords(patient: Patient) -> None:
+    patient.change("DELETE FROM keywords WHERE rowid IN (SELECT id FROM chunks LIMIT 3)")
+
+
+def zero_vectors(patient: Patient) -> None:
+    patient.change("UPDATE vectors SET vector = zeroblob(1536)")
+
+
+def shuffle_vectors(patient: Patient) -> None:
+    patient.change("UPDATE vectors SET vector = (SELECT vector FROM vectors ORDER BY hash LIMIT 1)")
+
+
+def break_ledger(patient: Patient) -> None:
+    path = current_index(patient.settings, patient.vault) / "ledger.sqlite3"
+    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 60_000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "topic", "command"),
+    [
+        (lose_chroma, "Chroma", "rebuild"), (add_to_ledger_only, "Chroma", "rebuild"),
+        (lose_keywords, "keyword index", "rebuild"), (zero_vectors, "vectors", "rebuild"),
+        (shuffle_vectors, "vectors", "index"), (break_ledger, "ledger", "rebuild"),
+    ],
+)  # fmt: skip
+def test_damage_is_found_with_the_command_that_mends_it(
+    patient: Patient, damage: Callable[[Patient], None], topic: str, command: str
+) -> None:
+    damage(patient)
+    wrong = patient.wrong()
+    assert topic in wrong, wrong
+    assert f"python main.py {command}" in wrong[topic]
+
+
+def test_what_waits_is_a_note(patient: Patient) -> None:
+    patient.change("INSERT INTO pending(model, hash, token_ids) SELECT 1, hash, x'00' FROM chunks LIMIT 1")
+    assert patient.wrong() == {}
+    assert any(finding.topic == "waiting" and finding.level == "note" for finding in patient.examine())
+
+
+def test_notes_in_another_language_than_the_models(patient: Patient) -> None:
+    for path in list(patient.vault.rglob("*.md"))[:4]:
+        path.write_text("겨울에는 도서관에서 책을 읽고 편지를 쓴다. " * 10, encoding="utf-8")
+    assert 'EMBEDDING_MODEL = "auto"' in patient.wrong()["language"]
+
+
+def test_a_running_index_is_not_disturbed(patient: Patient) -> None:
+    with writer_lock(patient.settings.vault_dir(patient.vault)):
+        found = [finding for finding in patient.examine() if finding.topic == "index"]
+    assert [finding.level for finding in found] == ["note"]
+    assert "another process" in found[0].text
+
+
+def test_a_half_written_config_is_told_and_everything_else_is_still_checked(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.read_text(encoding="utf-8")[:1500] + '\nENGINE = "open', encoding="utf-8")
+    monkeypatch.setattr(main, "CONFIG", config)
+    monkeypatch.setenv("VAULTVEC_DATA", str(tmp_path / "data"))
+    assert main.main(["status", "--vault", str(patient.vault)]) == 1
+    told = capsys.readouterr().err.strip()
+    assert len(told.splitlines()) == 1
+    assert "config.py line" in told
+    assert main.main(["doctor", "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert any(
+        row["topic"] == "config.py" and row["level"] == "wrong" and "config_optimizer.py 3" in row["text"]
+        for row in rows
+    )
+    assert any(row["topic"] == "weights" for row in rows)
+
+
+def test_a_data_folder_that_is_a_file_and_a_missing_vault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = examine(fake_settings(tmp_path / "file" / "data"), tmp_path / "nowhere", CONFIG, FakeEngines())
+    wrong = {finding.topic: finding.text for finding in found if finding.level == "wrong"}
+    assert "expected a folder" in wrong["data folder"]
+    assert "vault not found" in wrong["vault"]
+
+
+def test_a_missing_package_is_named(patient: Patient, tmp_path: Path) -> None:
+    shutil.copy(CONFIG, tmp_path / "config.py")
+    (tmp_path / "requirements.txt").write_text("numpy==0.0.1\nno-such-package==1.0  # why\n", encoding="utf-8")
+    found = {f.text: f.level for f in patient.examine(config=tmp_path / "config.py") if f.topic == "packages"}
+    assert any("no-such-package is not installed; run: make setup" in text for text in found)
+    assert any("tested with 0.0.1" in text for text in found)

@@ -1,0 +1,92 @@
+"""Terms and queries: every word that is stored is found, in any script, and nothing typed is an operator."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaultvec.keywords import MAX_QUERY_TERMS, index_terms, parse_query
+from vaultvec.schema import KEYWORDS_TABLE
+
+
+def matches(text: str, expression: str) -> bool:
+    """Whether FTS5 finds `text` by `expression`."""
+    db = sqlite3.connect(":memory:")
+    try:
+        db.execute(KEYWORDS_TABLE)
+        db.execute("INSERT INTO keywords(body) VALUES(?)", (index_terms(text),))
+        return bool(db.execute("SELECT 1 FROM keywords WHERE keywords MATCH ?", (expression,)).fetchall())
+    finally:
+        db.close()
+
+
+def found(text: str, query: str) -> bool:
+    terms = parse_query(query).terms
+    return bool(terms) and matches(text, " OR ".join(terms))
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("회의록은 어디에", "회의록"),
+        ("도서관에서 책을", "책"),
+        ("日本語の文章", "文章"),
+        ("東京都", "京"),
+        ("바다", "다"),
+        ("Running shoes", "run"),
+        ("Café au lait", "cafe"),
+        ("Ångström", "angstrom"),
+        ("naïve", "NAIVE"),
+        ("C3PO x2", "x2"),
+        ("e\u0301tude", "étude"),
+        ("ΑΒΓ", "αβγ"),
+        ("привет мир", "МИР"),
+        ("snake_case_name", "case"),
+    ],
+)
+def test_found(text: str, query: str) -> None:
+    assert found(text, query)
+
+
+@pytest.mark.parametrize(
+    ("text", "query"), [("회의록", "의회"), ("東京", "京都"), ("running", "jump"), ("basil", "bas")]
+)
+def test_not_found(text: str, query: str) -> None:
+    assert not found(text, query)
+
+
+def test_a_phrase_leaves_room_for_a_particle_and_for_nothing_else() -> None:
+    required = parse_query('"도서관 책"').required
+    assert matches("도서관 책을 읽다", required)
+    assert not matches("도서관 새 책을 읽다", required)
+
+
+def test_exclusions_and_phrases_are_told_apart() -> None:
+    query = parse_query('basil -winter "exact phrase" -"not this" well-known')
+    assert query.text == "basil exact phrase well-known"
+    assert query.required == '"exact phrase"'
+    assert query.excluded == ('"winter"', '"not this"')
+
+
+def test_a_very_long_query_is_cut_and_says_so() -> None:
+    query = parse_query(" ".join(f"word{i}" for i in range(10_000)))
+    assert len(query.terms) == MAX_QUERY_TERMS
+    assert query.cut
+
+
+@given(st.text(max_size=60))
+def test_nothing_that_can_be_typed_breaks_the_query_language(text: str) -> None:
+    query = parse_query(text.replace("\x00", " "))
+    for expression in (*query.terms, query.required, *query.excluded):
+        if expression:
+            matches("some text", expression)
+
+
+@given(st.text(alphabet=st.characters(categories=("L", "N")), min_size=1, max_size=12))
+def test_a_stored_word_is_found_by_itself(word: str) -> None:
+    query = parse_query(word)
+    if query.terms and index_terms(word):
+        assert matches(f"before {word} after", " OR ".join(query.terms))

@@ -1,0 +1,160 @@
+"""The whole line with a fake engine: what is read, embedded, stored, told; the limits and the reports."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_engine import FakeEngines, fake_settings
+from index_state import assert_same, assert_whole, state_of
+from made_vault import SHARED, update_vault, write_vault
+
+from vaultvec.datatypes import Batch, NoteFile, Vectors
+from vaultvec.errors import EngineError, VaultError
+from vaultvec.pipeline import Hooks, find_changes, index_vault, sample_chunks
+from vaultvec.reading import RACY_NS, settled
+
+
+def test_a_first_run_embeds_each_text_once_and_a_second_nothing(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 12, 1), fake_settings(tmp_path / "data")
+    engines = FakeEngines()
+    report = index_vault(settings, vault, hooks=Hooks(engines=engines))
+    state = state_of(settings, vault)
+    assert_whole(state)
+    assert sorted(engines.texts) == sorted({row[1] for row in state.chunks.values()})
+    assert (report.notes_total, report.notes_indexed, report.chunks_total) == (12, 12, len(state.chunks))
+    assert report.chunks_embedded + report.chunks_reused == report.chunks_total
+    assert "lowest cosine 1.0000" in report.verified
+    again = index_vault(settings, vault, hooks=Hooks(engines=engines))
+    assert (again.chunks_embedded, again.notes_indexed, again.notes_unchanged) == (0, 0, 12)
+    assert_same(state_of(settings, vault), state)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_read_the_same_as_one_thread(workers: int, tmp_path: Path) -> None:
+    vault = write_vault(tmp_path / "vault", 40, 2)
+    plain, pooled = fake_settings(tmp_path / "a"), fake_settings(tmp_path / "b", workers=workers)
+    for settings in (plain, pooled):
+        index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    assert_same(state_of(pooled, vault), state_of(plain, vault))
+
+
+def test_batch_size_window_and_fast_mode_change_nothing_in_the_index(tmp_path: Path) -> None:
+    vault = write_vault(tmp_path / "vault", 12, 3)
+    plain = fake_settings(tmp_path / "a")
+    odd = fake_settings(tmp_path / "b", batch_size=1, fast_mode=True)
+    index_vault(plain, vault, hooks=Hooks(engines=FakeEngines()))
+    report = index_vault(odd, vault, hooks=Hooks(engines=FakeEngines(token_budget=64, window=1)))
+    assert report.verified == ""
+    assert_same(state_of(odd, vault), state_of(plain, vault))
+
+
+def test_the_newest_notes_come_first_and_limit_takes_only_those(tmp_path: Path) -> None:
+    vault, settings = tmp_path / "vault", fake_settings(tmp_path / "data")
+    vault.mkdir()
+    import os
+
+    for number in range(6):
+        path = vault / f"{number}.md"
+        path.write_text(f"note {number}")
+        os.utime(path, (1_000_000 + number, 1_000_000 + number))
+    report = index_vault(settings, vault, limit=2, hooks=Hooks(engines=FakeEngines()))
+    assert sorted(state_of(settings, vault).notes) == ["4.md", "5.md"]
+    assert report.notes_indexed == 2
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    assert len(state_of(settings, vault).notes) == 6
+
+
+def test_another_vault_with_the_same_texts_embeds_nothing(tmp_path: Path) -> None:
+    settings = fake_settings(tmp_path / "data")
+    first, second = write_vault(tmp_path / "one", 8, 4), write_vault(tmp_path / "two", 8, 4)
+    index_vault(settings, first, hooks=Hooks(engines=FakeEngines()))
+    engines = FakeEngines()
+    index_vault(settings, second, hooks=Hooks(engines=engines))
+    assert engines.texts == []
+    assert_whole(state_of(settings, second))
+
+
+def test_full_reads_every_note_again_and_embeds_nothing_twice(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 8, 5), fake_settings(tmp_path / "data")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    engines = FakeEngines()
+    report = index_vault(settings, vault, full=True, hooks=Hooks(engines=engines))
+    assert report.notes_indexed == 8
+    assert engines.texts == []
+
+
+def test_full_agrees_with_a_fresh_index_when_a_line_became_boilerplate(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 30, 6), fake_settings(tmp_path / "data")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    for path in vault.rglob("*.md"):
+        path.write_text(path.read_text(encoding="utf-8") + f"\n{SHARED}\n\nEdit this page.\n", encoding="utf-8")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    index_vault(settings, vault, full=True, hooks=Hooks(engines=FakeEngines()))
+    fresh = fake_settings(tmp_path / "fresh")
+    index_vault(fresh, vault, hooks=Hooks(engines=FakeEngines()))
+    assert_same(state_of(settings, vault), state_of(fresh, vault))
+
+
+def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 12, 7), fake_settings(tmp_path / "data")
+    calls = [0]
+
+    def forward(_: Batch, vectors: Vectors) -> Vectors:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise KeyboardInterrupt
+        return vectors
+
+    first, second = FakeEngines(token_budget=256, window=16, forward=forward), FakeEngines()
+    with pytest.raises(KeyboardInterrupt):
+        index_vault(settings, vault, hooks=Hooks(engines=first))
+    index_vault(settings, vault, hooks=Hooks(engines=second))
+    assert_whole(state_of(settings, vault))
+    assert set(first.texts) & set(second.texts) <= set(first.batches[-1])
+
+
+def test_stored_vectors_that_are_not_the_models_are_noticed(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 6, 8), fake_settings(tmp_path / "data")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines(forward=lambda _, v: v[:, ::-1].copy())))
+    update_vault(vault, 1)
+    with pytest.raises(EngineError, match=r"differ from the model's .* doctor"):
+        index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+
+
+def test_an_empty_vault_stops_with_a_line(tmp_path: Path) -> None:
+    (tmp_path / "vault").mkdir()
+    with pytest.raises(VaultError, match="holds no notes"):
+        index_vault(fake_settings(tmp_path / "data"), tmp_path / "vault", hooks=Hooks(engines=FakeEngines()))
+
+
+def test_progress_and_sample(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 8, 9), fake_settings(tmp_path / "data")
+    moments = []
+    report = index_vault(settings, vault, hooks=Hooks(progress=moments.append, engines=FakeEngines(window=8)))
+    assert moments[-1].texts_done == moments[-1].texts_total == report.chunks_embedded
+    assert [m.texts_done for m in moments] == sorted(m.texts_done for m in moments)
+    assert sample_chunks(settings, vault, 5, 1) == sample_chunks(settings, vault, 5, 1)
+
+
+def file_of(path: str, mtime: int = 1, ctime: int = 1) -> NoteFile:
+    return NoteFile(path, Path(path), 1, mtime, ctime)
+
+
+def test_notes_below_an_unreadable_folder_are_not_gone() -> None:
+    stored = dict.fromkeys(["a/x.md", "ab/y.md", "z.md"])
+    for unreadable, gone in (
+        (("a", "?"), ("ab/y.md", "z.md")),
+        ((".", "?"), ()),
+        (("z.md", "?"), ("a/x.md", "ab/y.md")),
+    ):
+        assert find_changes([], [unreadable], stored, False, None).gone == gone  # type: ignore[arg-type]
+
+
+def test_a_file_that_changed_just_now_is_looked_at_again() -> None:
+    now = time.time_ns()
+    fresh, old = file_of("a", ctime=now - RACY_NS // 2), file_of("a", ctime=now - 2 * RACY_NS)
+    assert settled(fresh, now) == replace(fresh, ctime_ns=0)
+    assert settled(old, now) == old
