@@ -36,9 +36,14 @@ check: .venv/.dev
 test: check
 	$(PY) -m pytest
 
-bench: .venv/.dev
-	$(PY) -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	$(PY) -m benchmarks.run
+# The peers live apart: LangChain brings a pytest plugin along that would load in `make test`.
+.venv-bench/.ready: requirements.txt benchmarks/requirements.txt
+	test -d .venv-bench || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r benchmarks/requirements.txt
+	@touch $@
+
+bench: .venv-bench/.ready
+	.venv-bench/bin/python -W ignore -m benchmarks.run --vault "$(VAULT)"
 
 eval: setup
 	$(PY) -m benchmarks.evaluate
@@ -48,4 +53,4 @@ fuzz: .venv/.dev
 	@$(PY) tests/fuzz/fuzz_notes.py $(FUZZ_SECONDS)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,8 @@
 """The per-file baseline: the embedder that the guide diagnosed, kept as it was, to measure against and to agree with.
 
-Its five bottlenecks are real: an encode call per chunk, batches of 32, a resource check that blocks the work, caches cleared after
-every batch, and a store write per file. It keeps an index of its own, apart from the fast one, and embeds everything each time.
+Its five bottlenecks are real: an encode call per chunk, batches of 32, a resource check that blocks the work, caches
+cleared after every batch, and a store write per file. It keeps an index of its own, apart from the fast one, and embeds
+everything each time.
 Chunks are cut by the same chunker, so ids and vectors can be compared with obsidian_processor_optimized.py's.
 """
 

@@ -1,7 +1,8 @@
 """Whole-vault batch processing, as the guide asks: collect every chunk, embed in large sorted batches, save in one go.
 
-`process_all_files_batch` is what `main.py` runs. It goes through the pipeline (vaultvec/pipeline.py), where the guide's three steps
-overlap and survive a kill; `_extract_chunks_from_file` and `_save_vectors_batch` are the same steps for one file and one batch.
+`process_all_files_batch` is what `main.py` runs. It goes through the pipeline (vaultvec/pipeline.py), where the guide's
+three steps overlap and survive a kill; `_extract_chunks_from_file` and `_save_vectors_batch` are the same steps for one
+file and one batch.
 """
 
 from __future__ import annotations

@@ -165,10 +165,14 @@ def _vault(name: str, vaults: Path) -> Path | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--vaults", type=Path, default=ROOT.parent / "shared" / "vaults", help="where the other vaults lie")
+    parser.add_argument(
+        "--vaults", type=Path, default=ROOT.parent / "shared" / "vaults", help="where the other vaults lie"
+    )
     parser.add_argument("--data", type=Path, help="where indexes are kept (else a temporary folder)")
     parser.add_argument("--sets", nargs="+", choices=sorted(VAULTS), default=list(VAULTS))
-    parser.add_argument("--no-plain", action="store_true", help="leave the plain chunks out: they are embedded every time")
+    parser.add_argument(
+        "--no-plain", action="store_true", help="leave the plain chunks out: they are embedded every time"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "evaluation.json")
     args = parser.parse_args(argv)
     tables: dict[str, dict[str, dict[str, Quality]]] = {}

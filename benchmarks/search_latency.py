@@ -90,7 +90,9 @@ def slots(folder: Path) -> list[ModelSlot]:
     settings = load_settings(ROOT / "config.py", {})
 
     def loader(name: str) -> Callable[[], Engine]:
-        return lambda: create_engine(settings, resolve(name), settings.models_dir, lambda line: print(line, file=sys.stderr))
+        return lambda: create_engine(
+            settings, resolve(name), settings.models_dir, lambda line: print(line, file=sys.stderr)
+        )
 
     with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
         return [ModelSlot(row, resolve(name), dim, loader(name)) for row, _, name, dim in ledger.models()]

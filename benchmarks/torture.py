@@ -22,25 +22,25 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
-from chunk_laws import check_chunks  # noqa: E402
-from editing import check_rounds  # noqa: E402
-from edits import EDITS  # noqa: E402
-from fake_engine import FakeEngines, fake_settings  # noqa: E402
-from index_state import assert_same, state_of  # noqa: E402
-from killing import Scene, kill_once  # noqa: E402
-from made_vault import update_vault, write_vault  # noqa: E402
+from chunk_laws import check_chunks
+from editing import check_rounds
+from edits import EDITS
+from fake_engine import FakeEngines, fake_settings
+from index_state import assert_same, state_of
+from killing import Scene, kill_once
+from made_vault import update_vault, write_vault
 
-from vaultvec.chunks import Chunker, ChunkLimits  # noqa: E402
-from vaultvec.engines import load_tokenizer  # noqa: E402
-from vaultvec.errors import BatchTooLarge, LedgerError, VaultError, VaultvecError  # noqa: E402
-from vaultvec.index import current_index  # noqa: E402
-from vaultvec.integrity import examine_index  # noqa: E402
-from vaultvec.models import L6, USE, resolve  # noqa: E402
-from vaultvec.notes import parse_note  # noqa: E402
-from vaultvec.pipeline import Hooks, index_vault  # noqa: E402
-from vaultvec.session import rebuild  # noqa: E402
-from vaultvec.settings import Settings  # noqa: E402
-from vaultvec.store import discard  # noqa: E402
+from vaultvec.chunks import Chunker, ChunkLimits
+from vaultvec.engines import load_tokenizer
+from vaultvec.errors import BatchTooLarge, LedgerError, VaultError, VaultvecError
+from vaultvec.index import current_index
+from vaultvec.integrity import examine_index
+from vaultvec.models import L6, USE, resolve
+from vaultvec.notes import parse_note
+from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.session import rebuild
+from vaultvec.settings import Settings
+from vaultvec.store import discard
 
 WORKS = ("first", "update", "rebuild")
 

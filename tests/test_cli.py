@@ -48,8 +48,24 @@ def cli(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAULTVEC_VAULT", str(SAMPLE))
 
 
-INDEX_KEYS = """notes_total notes_indexed notes_unchanged notes_deleted notes_failed chunks_total chunks_embedded chunks_reused
-seconds texts_per_second tokens_per_second model engine precision device peak_rss_mb""".split()
+INDEX_KEYS = [
+    "notes_total",
+    "notes_indexed",
+    "notes_unchanged",
+    "notes_deleted",
+    "notes_failed",
+    "chunks_total",
+    "chunks_embedded",
+    "chunks_reused",
+    "seconds",
+    "texts_per_second",
+    "tokens_per_second",
+    "model",
+    "engine",
+    "precision",
+    "device",
+    "peak_rss_mb",
+]
 
 
 def test_index_json_has_the_contracts_keys_first(data: Path) -> None:

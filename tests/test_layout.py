@@ -122,7 +122,7 @@ def test_every_command_and_option_is_documented(readme: str) -> None:
     text = (ROOT / readme).read_text(encoding="utf-8")
     for command in commands():
         assert re.search(rf"main\.py {command}\b|`{command}\b", text), f"{command} is missing in {readme}"
-    options = {option for option in re.findall(r'"(--[a-z-]+)"', (ROOT / "main.py").read_text(encoding="utf-8"))}
+    options = set(re.findall(r'"(--[a-z-]+)"', (ROOT / "main.py").read_text(encoding="utf-8")))
     missing = {option for option in options if option not in text}
     assert not missing, f"{readme} does not name {sorted(missing)}"
 

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vaultvec.datatypes import IndexReport, SearchResult
-from vaultvec.phases import Step
 from vaultvec.integrity import Finding
+from vaultvec.phases import Step
 from vaultvec.pipeline import Progress as Moment
 from vaultvec.session import Status
 

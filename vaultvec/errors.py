@@ -7,7 +7,8 @@ VaultvecError
 ├── EngineError          the engine failed on a batch, or returned vectors that cannot be right
 │   └── BatchTooLarge   the batch did not fit; smaller ones may
 ├── LedgerError          the index on disk is from another version, or cannot be read or written
-│   └── LedgerDamaged    its file is not what SQLite or this program wrote
+│   ├── LedgerDamaged    its file is not what SQLite or this program wrote
+│   └── StoreDamaged     Chroma's folder is not what Chroma wrote
 ├── LockedError          another process is writing this index
 └── QueryError           a query, filter or note name that cannot be answered
 """
@@ -45,6 +46,10 @@ class LedgerError(VaultvecError):
 
 class LedgerDamaged(LedgerError):
     """The index file is damaged; `rebuild` puts it aside."""
+
+
+class StoreDamaged(LedgerError):
+    """Chroma's folder is damaged; it is made anew from the ledger."""
 
 
 class LockedError(VaultvecError):

@@ -96,7 +96,7 @@ def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]
     """Quoted FTS5 terms, each once, and whether there were too many."""
     seen: dict[str, None] = {}
     for word in words:
-        for run in _runs(word.casefold()):
+        for run in _runs(word.lower()):  # not casefold: FTS5 keeps the ß of Straße
             if run in stop:
                 continue
             if not _IS_CJK.match(run):

@@ -168,6 +168,10 @@ class Ledger:
         rows = self.db.execute("SELECT id, path, size, mtime_ns, ctime_ns, digest FROM notes")
         return {row[1]: StoredNote(*row) for row in rows}
 
+    def has_notes(self) -> bool:
+        """Whether anything was ever indexed here."""
+        return self.db.execute("SELECT 1 FROM notes LIMIT 1").fetchone() is not None
+
     def touch(self, file: NoteFile) -> None:
         """The file's size and times changed, its content did not."""
         self.db.execute(

@@ -1,4 +1,4 @@
-"""`main.py guide`: the guide's three phases as a checklist for this machine, with what was measured here beside what it promises."""
+"""`main.py guide`: the guide's three phases as a checklist for this machine, with what was measured on it."""
 
 from __future__ import annotations
 

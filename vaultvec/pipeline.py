@@ -11,6 +11,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,6 +147,7 @@ class _Run:
         self.accept_deletions = False
         self.boilerplate: frozenset[str] = frozenset()
         self.connected: Engine | None = None  # the server engine, when config.py asks for one
+        self.early: Future[Engine] | None = None  # the first model of a new index, loaded while notes are read
         self.first_batch = 0.0
         self.last_batch = 0.0
 
@@ -165,6 +167,8 @@ class _Run:
                 if not ledger.meta("vault") and (line := language_warning(choice.models, sample_texts(walked.files))):
                     self.hooks.notify(line)  # before an hour is spent
                 reread = self._prepare(ledger, index, choice) or full
+                if not ledger.has_notes() and not self.connected:
+                    self._build_early(choice.models[0])
                 self.boilerplate, changed = vault_boilerplate(ledger, walked.files, full)
                 reread = reread or changed
                 if changed and self.boilerplate:
@@ -194,6 +198,17 @@ class _Run:
 
     def _build(self, model: ModelSpec) -> Engine:
         return self.hooks.engines(self.settings, model, self.settings.models_dir, self.hooks.notify)
+
+    def _build_early(self, model: ModelSpec) -> None:
+        """Load the model of a new index in a thread: it will be needed, and reading does not need it."""
+        loader = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.early = loader.submit(self._build, model)
+        loader.shutdown(wait=False)
+
+    def _engine(self, model: ModelSpec) -> Engine:
+        """The model, wherever it was loaded first."""
+        early, self.early = self.early, None
+        return self.connected or (early.result() if early else self._build(model))
 
     def _ledger(self, index: IndexFolder) -> Ledger:
         return Ledger(index.ledger)
@@ -255,6 +270,8 @@ class _Run:
             self._delete(ledger, stored, reader.state.vanished, len(changes.gone))
             self._count(reader)
             writer.finish()
+            if writer.damage:
+                self.hooks.notify(f"Chroma was made anew from the ledger: {writer.damage.partition(';')[0]}")
             if writer.mended:
                 self.hooks.notify(f"{writer.mended} rows of Chroma differed from the ledger and were written again")
 
@@ -285,12 +302,13 @@ class _Run:
             if not self.report.model:
                 self._describe(ledger, [model])
             return
-        engine = self.connected or self._build(model)
+        engine = self._engine(model)
         try:
             self._describe_engine(ledger, engine)
             engine.warm_up()
             hashes: dict[int, bytes] = {}
             batches = self._batches(ledger, row, engine, reader, hashes)
+            gc.freeze()  # what the run knows by now stays to its end; the collector need not look through it again and again
             busy_before = engine.busy_seconds
             began = time.perf_counter()
             self.first_batch = self.first_batch or began
@@ -305,6 +323,7 @@ class _Run:
             if not self.settings.fast_mode:
                 self._verify_vectors(ledger, row, engine)
         finally:
+            gc.unfreeze()
             engine.close()
 
     def _first_window(self, ledger: Ledger, row: ModelRow, reader: Reader) -> bool:
@@ -363,7 +382,8 @@ class _Run:
     def _verify_vectors(self, ledger: Ledger, row: ModelRow, engine: Engine) -> None:
         """Embed a few stored texts once more: what lies on disk must be what the model says."""
         rows = ledger.db.execute(
-            "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? ORDER BY random() LIMIT ?",
+            "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? AND chunks.id IN "
+            "(SELECT id FROM chunks ORDER BY random() LIMIT ?)",
             (row.id, VERIFY_TEXTS),
         ).fetchall()
         if not rows:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vaultvec.chunks import Chunker, ChunkLimits
 from vaultvec.datatypes import Chunk, Note, NoteFile
-from vaultvec.engines import load_tokenizer
+from vaultvec.engines import accelerator_present, load_tokenizer
 from vaultvec.errors import VaultError
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
 from vaultvec.models import ModelSpec
@@ -23,6 +23,7 @@ from vaultvec.notes import digest, parse_note, read_bytes
 from vaultvec.settings import Settings
 
 WORKERS_PAY_FROM = 4000  # notes to read; below, starting processes costs more than it brings (benchmarks/workers.py)
+WORKERS_PAY_FROM_GPU = 500  # one process reads about 400 notes a second, fewer than a GPU embeds
 COMMIT_NOTES = 32  # notes of one transaction: a reader of the index sees them appear together
 RACY_NS = 2 * 10**9  # the coarsest clock of a file system in use (FAT: 2 s)
 CHUNK_OF_WORK = 16  # notes sent to a process at a time
@@ -225,4 +226,5 @@ def worker_count(settings: Settings, files: int) -> int:
     if settings.workers is not None:
         return settings.workers if files > CHUNK_OF_WORK else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores // 2 if files >= WORKERS_PAY_FROM and cores >= 4 else 0
+    pays = WORKERS_PAY_FROM_GPU if accelerator_present() else WORKERS_PAY_FROM
+    return cores // 2 if files >= pays and cores >= 4 else 0

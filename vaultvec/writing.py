@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from vaultvec.errors import StoreDamaged
 from vaultvec.index import IndexFolder
 from vaultvec.ledger import Ledger
 from vaultvec.models import ModelSpec
-from vaultvec.store import ChromaStore
+from vaultvec.store import ChromaStore, discard
 
 STORE_POLL_SECONDS = 0.2
 
@@ -22,6 +23,7 @@ class Writer(threading.Thread):
         super().__init__(name="store", daemon=True)
         self.verify = verify  # at the end, compare Chroma's count with the ledger's
         self.mended = 0
+        self.damage = ""  # why Chroma was made anew
         self.index = index
         self.models = list(zip(rows, models, strict=True))
         self.batch_size = batch_size
@@ -52,21 +54,40 @@ class Writer(threading.Thread):
                     self._work.wait(STORE_POLL_SECONDS)
                     self._work.clear()
                     ending = self._ending.is_set()
-                    for row, _ in self.models:
-                        waiting = ledger.outbox_size(row)
-                        if waiting >= self.batch_size or (ending and waiting):
-                            if row not in stores:
-                                stores[row] = self._open(ledger, row)
-                            stores[row].sync(ledger, row, self.batch_size, self.stop)
+                    try:
+                        self._sync(ledger, stores, ending)
+                    except StoreDamaged as error:
+                        self._start_anew(ledger, stores, error)
+                        self._sync(ledger, stores, ending)
                     if ending:
-                        if self.verify:
-                            self.mended = sum(s.mend(ledger, row, self.batch_size) for row, s in stores.items())
                         return
         except BaseException as error:  # raised again by the pipeline
             self.error = error
         finally:
             for opened in stores.values():
                 opened.close()
+
+    def _sync(self, ledger: Ledger, stores: dict[int, ChromaStore], ending: bool) -> None:
+        for row, _ in self.models:
+            waiting = ledger.outbox_size(row)
+            if waiting >= self.batch_size or (ending and waiting):
+                if row not in stores:
+                    stores[row] = self._open(ledger, row)
+                stores[row].sync(ledger, row, self.batch_size, self.stop)
+        if ending and self.verify:
+            self.mended = sum(opened.mend(ledger, row, self.batch_size) for row, opened in stores.items())
+
+    def _start_anew(self, ledger: Ledger, stores: dict[int, ChromaStore], error: StoreDamaged) -> None:
+        """Chroma does not write its graph atomically: a kill can leave it unreadable. It is derived, so it is made anew."""
+        if self.damage:
+            raise error
+        self.damage = str(error)
+        for opened in stores.values():
+            opened.close()
+        stores.clear()
+        for row, *_ in ledger.models():
+            ledger.fill_outbox(row)  # before the folder goes: a kill in between leaves the work to the next run
+        discard(self.index.chroma)
 
     def _open(self, ledger: Ledger, row: int) -> ChromaStore:
         fingerprint, name, dim = next((m[1], m[2], m[3]) for m in ledger.models() if m[0] == row)

@@ -1,0 +1,48 @@
+"""The evaluation's own arithmetic, and its question sets."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from benchmarks.evaluate import SPLITS, VAULTS, Quality, load_questions, markdown, quality
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_quality() -> None:
+    ranked = [["a", "b"], ["x", "a", "b"], ["x"] * 9 + ["a"], ["x"] * 10 + ["a"]]
+    answers = [frozenset("a"), frozenset("ab"), frozenset("a"), frozenset("a")]
+    found = quality(ranked, answers)
+    assert found.hit_1 == 0.25
+    assert found.hit_5 == 0.5
+    assert found.mrr_10 == pytest.approx((1 + 1 / 2 + 1 / 10 + 0) / 4)
+    second = (1 / math.log2(3) + 1 / math.log2(4)) / (1 + 1 / math.log2(3))
+    assert found.ndcg_10 == pytest.approx((1 + second + 1 / math.log2(11) + 0) / 4)
+    assert quality([], []) == Quality(0.0, 0.0, 0.0, 0.0)
+
+
+def test_paths_are_compared_in_nfc() -> None:
+    name = "독서/느리게.md"
+    assert quality([[unicodedata.normalize("NFD", name)]], [frozenset([name])]).hit_1 == 1
+
+
+@pytest.mark.parametrize("name", sorted(VAULTS))
+def test_question_sets(name: str) -> None:
+    questions = load_questions(ROOT / "benchmarks" / "eval" / f"{name}.json")
+    assert {question.split for question in questions} == set(SPLITS)
+    assert all(question.text.strip() and question.answers for question in questions)
+    if VAULTS[name] == "sample_vault":
+        vault = ROOT / "sample_vault"
+        notes = {unicodedata.normalize("NFC", file.relative_to(vault).as_posix()) for file in vault.rglob("*.md")}
+        assert {path for question in questions for path in question.answers} <= notes
+
+
+def test_the_table_has_the_report_half_first() -> None:
+    good = Quality(1.0, 1.0, 1.0, 1.0)
+    lines = markdown({"sample_en": {split: {"plain": good, "hybrid": good} for split in SPLITS}}).splitlines()
+    assert lines[0].startswith("| report")
+    assert "| sample_en | **hybrid** | 1.00 | 1.00 | 1.000 | 1.000 |" in lines

@@ -1,0 +1,85 @@
+"""Fusion: a good half is not spoiled by a useless one, long notes gain nothing by their length, scores are 0 to 1."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from vaultvec.fusion import BM25_MOST, Candidates, Half, calibrated, fuse, idf, keyword_weight, semantic_scores
+
+NAN = float("nan")
+
+
+def half(*scores: float, weight: float = 1.0) -> Half:
+    array = np.array(scores, np.float32)
+    return Half("half", weight, array, array)
+
+
+def candidates(notes: list[int], siblings: list[int] | None = None) -> Candidates:
+    n = len(notes)
+    return Candidates(np.arange(n), np.array(notes), np.zeros(n, np.bool_), np.array(siblings or [1] * n))
+
+
+def order(*args: object, per_note: bool = True) -> list[int]:
+    return [position for _, position in fuse(*args, per_note)]  # type: ignore[arg-type]
+
+
+def test_a_useless_half_does_not_spoil_a_good_one() -> None:
+    models, words = half(0.5, 0.3, 0.1), half(0.02, NAN, 0.04, weight=0.3)
+    assert order(candidates([1, 2, 3]), [models], words) == [0, 1, 2]
+
+
+def test_a_strong_match_of_words_decides_between_equals() -> None:
+    assert order(candidates([1, 2]), [half(0.31, 0.30)], half(NAN, 0.8, weight=0.3)) == [1, 0]
+
+
+def test_each_half_alone() -> None:
+    assert order(candidates([1, 2, 3]), [half(0.1, 0.3, 0.2)], None) == [1, 2, 0]
+    assert order(candidates([1, 2, 3]), [], half(0.1, 0.3, 0.2)) == [1, 2, 0]
+    assert order(candidates([]), [], None) == []
+
+
+def test_the_best_of_many_chunks_is_high_by_chance() -> None:
+    assert order(candidates([1, 2], [40, 1]), [half(0.32, 0.30)], None) == [1, 0]
+    assert order(candidates([1, 2], [40, 1]), [half(0.32, 0.30)], None, per_note=False) == [0, 1]
+
+
+def test_the_opening_counts_a_little() -> None:
+    opens = Candidates(np.arange(2), np.array([1, 2]), np.array([False, True]), np.ones(2, np.int64))
+    assert order(opens, [half(0.31, 0.30)], None) == [1, 0]
+
+
+def test_one_row_a_note_with_its_best_chunk() -> None:
+    found = fuse(candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], half(0.9, NAN, NAN, weight=0.3), True)
+    assert [position for _, position in found] == [1, 2]
+    alone = fuse(candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], None, True)
+    assert found[0][0] > alone[0][0] / 1.3  # the words of the other chunk count for the note
+
+
+def test_what_the_leading_model_cannot_read_is_left_to_the_second() -> None:
+    scores = semantic_scores([half(0.5, NAN, NAN), half(0.2, 0.6, NAN, weight=0.3)])
+    assert scores == pytest.approx([(0.5 + 0.3 * 0.2) / 1.3, 0.7 * 0.6, -1.0])
+
+
+def test_scores_are_0_to_1() -> None:
+    found = fuse(candidates([1, 2, 3]), [half(1.4, -0.9, 1.0)], half(1.0, NAN, 1.0, weight=0.3), True)
+    assert [score for score, _ in found] == pytest.approx([1.0, 1.0, 0.0])
+
+
+def test_calibration() -> None:
+    assert calibrated(np.array([0.7, 1.0, 0.6], np.float32), 0.7) == pytest.approx([0.0, 1.0, -1 / 3], abs=1e-6)
+
+
+def test_korean_words_weigh_more() -> None:
+    assert keyword_weight("ko") > keyword_weight("en") == keyword_weight("de")
+
+
+def test_the_weight_of_a_word_is_the_one_fts5_gives_it() -> None:
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE VIRTUAL TABLE t USING fts5(body)")
+    db.executemany("INSERT INTO t VALUES(?)", [("apple " * 2000,), *[("pear plum",)] * 99])
+    best = -db.execute("SELECT bm25(t) FROM t WHERE t MATCH 'apple'").fetchone()[0]
+    assert best <= BM25_MOST * idf(1, 100)
+    assert best == pytest.approx(BM25_MOST * idf(1, 100), rel=0.1)

@@ -1,0 +1,323 @@
+"""Search over a small index whose vectors are word counts: what is found, what is said, what never happens."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from made_index import DIM, MadeIndex
+
+from vaultvec.errors import QueryError
+from vaultvec.filters import Filters
+from vaultvec.ledger import Ledger
+from vaultvec.matrix import read_matrix, read_table
+from vaultvec.names import obsidian_uri, vault_root
+from vaultvec.search import Searcher
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> MadeIndex:
+    made = MadeIndex(tmp_path)
+    made.put("Garden/Basil.md", "basil wants warmth and water from below", tags=["garden/herbs"], day=3)
+    made.put(
+        "Garden/Roses.md", "prune roses in march, above an outward bud", "feed roses with compost", tags=["garden"]
+    )
+    made.put(
+        "Software/Backups 3-2-1.md", "three copies, one away from home", links=["Basil"], aliases=["Sicherung"], day=9
+    )
+    made.put("독서/도서관 앱.md", "책을 늦게 돌려주면 예약이 막힌다. 보관함에서 노트를 옮긴다", tags=["독서"])
+    made.put("독서/커피 일지.md", "에티오피아 원두는 낮은 온도에서 내린다")
+    made.put("Music/Cello 🎻.md", "bow slowly, twenty seconds a note; the C string 🔥 growls")
+    return made
+
+
+@pytest.fixture
+def searcher(index: MadeIndex) -> Iterator[Searcher]:
+    made = index.searcher()
+    yield made
+    made.close()
+
+
+def paths(searcher: Searcher, query: str, mode: str = "hybrid", **options: object) -> list[str]:
+    return [row.path for row in searcher.search(query, 10, mode, **options).results]  # type: ignore[arg-type]
+
+
+# ── words ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ("보관함", "독서/도서관 앱.md"),  # the note has 보관함에서
+        ("노트는", "독서/도서관 앱.md"),  # the note has 노트를
+        ("책", "독서/도서관 앱.md"),
+        ("린", "독서/커피 일지.md"),  # inside a word
+        (unicodedata.normalize("NFD", "에티오피아"), "독서/커피 일지.md"),
+        ("pruning", "Garden/Roses.md"),  # stemmed
+        ("Sicherung", "Software/Backups 3-2-1.md"),  # an alias
+        ("herbs", "Garden/Basil.md"),  # a part of a tag
+        ("c", "Music/Cello 🎻.md"),
+    ],
+)
+def test_keywords_find(searcher: Searcher, query: str, path: str) -> None:
+    assert paths(searcher, query, "keyword")[0] == path
+
+
+def test_a_phrase_is_required_in_every_mode(searcher: Searcher) -> None:
+    for mode in ("hybrid", "semantic", "keyword"):
+        assert paths(searcher, '"outward bud" roses basil', mode) == ["Garden/Roses.md"]
+    assert paths(searcher, '"bud outward"') == []
+
+
+def test_a_korean_phrase_may_be_followed_by_a_particle(searcher: Searcher) -> None:
+    assert paths(searcher, '"늦게 돌려주면 예약"') == ["독서/도서관 앱.md"]
+    assert paths(searcher, "“책을 늦게”") == ["독서/도서관 앱.md"]
+    assert paths(searcher, '"예약 늦게"') == []
+
+
+def test_excluded_words_are_absent(searcher: Searcher) -> None:
+    assert "Garden/Basil.md" in paths(searcher, "garden water roses basil")
+    assert "Garden/Basil.md" not in paths(searcher, "garden water roses -basil")
+    assert "독서/도서관 앱.md" not in paths(searcher, "책 노트 커피 -보관함")
+    assert "Garden/Roses.md" not in paths(searcher, 'roses basil -"outward bud" -compost')
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "AND",
+        "OR NOT",
+        "NEAR(a b, 2)",
+        'title:basil*"',
+        "^basil",
+        "(",
+        '"',
+        '""',
+        "a AND OR (",
+        "basil:*^",
+        "\x00",
+        "\ud800 basil",
+    ],
+)
+@pytest.mark.parametrize("mode", ["hybrid", "keyword", "semantic"])
+def test_no_query_is_syntax(searcher: Searcher, query: str, mode: str) -> None:
+    try:
+        answer = searcher.search(query, mode=mode)
+    except QueryError as error:
+        assert "\n" not in str(error)  # one clear line
+        return
+    assert all(0.0 <= row.score <= 1.0 for row in answer.results)
+
+
+def test_a_query_of_ten_thousand_words_is_answered_and_said_to_be_cut(searcher: Searcher) -> None:
+    answer = searcher.search("basil " + " ".join(f"word{i}" for i in range(10_000)), mode="keyword")
+    assert [row.path for row in answer.results] == ["Garden/Basil.md"]
+    assert any("long" in remark for remark in answer.remarks)
+
+
+def test_a_query_of_function_words_alone_uses_them(searcher: Searcher) -> None:
+    assert "Garden/Basil.md" in paths(searcher, "and from", "keyword")
+
+
+def test_function_words_do_not_count_beside_others(searcher: Searcher) -> None:
+    assert paths(searcher, "how and from the basil", "keyword") == ["Garden/Basil.md"]
+
+
+def test_emoji_and_punctuation_are_looked_for_as_they_stand(searcher: Searcher) -> None:
+    answer = searcher.search("🔥")
+    assert [row.path for row in answer.results] == ["Music/Cello 🎻.md"]
+    assert paths(searcher, "🎻") == ["Music/Cello 🎻.md"]  # in the title
+    nothing = searcher.search("!!!")
+    assert not nothing.results
+    assert any("no word" in remark for remark in nothing.remarks)
+
+
+def test_a_word_of_boilerplate_is_explained(index: MadeIndex) -> None:
+    with Ledger(index.path) as ledger:
+        ledger.set_meta("boilerplate", '{"notes": 90, "lines": ["Edit in GitHub"]}')
+    searcher = index.searcher()
+    assert any("github" in remark for remark in searcher.search("GitHub basil").remarks)
+    assert not searcher.search("nowhere basil").remarks
+    searcher.close()
+
+
+@pytest.mark.parametrize(("query", "word"), [("", "empty"), ("  ", "empty"), ("-basil", "excludes")])
+def test_queries_that_ask_nothing(searcher: Searcher, query: str, word: str) -> None:
+    with pytest.raises(QueryError, match=word):
+        searcher.search(query)
+
+
+# ── languages ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_model_that_cannot_read_the_query_stays_silent(tmp_path: Path) -> None:
+    index = MadeIndex(tmp_path, [("en",)])
+    index.put("a.md", "basil in the garden")
+    searcher = index.searcher()
+    answer = searcher.search("바질은 어떻게 키우나")
+    assert not answer.results
+    assert any("model 0 does not know" in remark for remark in answer.remarks)
+    assert searcher.search("basil in the garden").results
+    searcher.close()
+
+
+def test_a_model_of_which_nothing_is_known_reads_everything(tmp_path: Path) -> None:
+    index = MadeIndex(tmp_path, [()])
+    index.put("a.md", "바질 화분")
+    searcher = index.searcher()
+    assert paths(searcher, "바질 화분", "semantic") == ["a.md"]
+    searcher.close()
+
+
+def test_the_model_made_for_the_language_leads(tmp_path: Path) -> None:
+    index = MadeIndex(tmp_path, [("ko", "en", "de"), ("en",)])
+    index.put("a.md", "basil in the garden")
+    index.put("b.md", "바질 화분", models=[0])
+    searcher = index.searcher()
+    found = searcher.search("basil in the garden", explain=True).results
+    assert [row.path for row in found] == ["a.md", "b.md"]
+    assert (found[0].explain["model-1_weight"], found[0].explain["model-0_weight"]) == (1.0, 0.3)
+    assert "model-1_score" not in found[1].explain
+    assert "model-1_weight" not in searcher.search("바질 화분", explain=True).results[0].explain
+    searcher.close()
+
+
+# ── filters and fields ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_filters_choose_notes(searcher: Searcher) -> None:
+    assert set(paths(searcher, "roses", filters=Filters(folder="garden"))) == {"Garden/Basil.md", "Garden/Roses.md"}
+    assert paths(searcher, "roses", filters=Filters(tags=("garden/herbs",))) == ["Garden/Basil.md"]
+    with pytest.raises(QueryError, match="no note has the tag 'gardn'; nearest: garden"):
+        searcher.search("roses", filters=Filters(tags=("gardn",)))
+
+
+def test_a_filter_finds_what_a_thousand_better_matches_hide(tmp_path: Path) -> None:
+    index = MadeIndex(tmp_path)
+    index.put("crowd.md", *[f"basil basil basil {i}" for i in range(1000)])
+    index.put("Garden/one.md", "basil among many other plants of the balcony")
+    searcher = index.searcher()
+    for mode in ("hybrid", "keyword", "semantic"):
+        assert paths(searcher, "basil", mode, filters=Filters(folder="Garden")) == ["Garden/one.md"]
+    searcher.close()
+
+
+def test_a_lowest_score_that_nothing_reaches_is_told(searcher: Searcher) -> None:
+    answer = searcher.search("roses", filters=Filters(min_score=0.99))
+    assert not answer.results
+    assert any("the best result scores" in remark for remark in answer.remarks)
+    scores = [row.score for row in searcher.search("roses", filters=Filters(min_score=0.1)).results]
+    assert scores
+    assert min(scores) >= 0.1
+
+
+def test_chunks_or_notes(searcher: Searcher) -> None:
+    assert paths(searcher, "roses").count("Garden/Roses.md") == 1
+    assert paths(searcher, "roses", per_note=False).count("Garden/Roses.md") == 2
+
+
+def test_explain_tells_each_half(searcher: Searcher) -> None:
+    row = searcher.search("prune roses", explain=True).results[0]
+    assert row.path == "Garden/Roses.md"
+    assert row.explain["model-0_rank"] == row.explain["keyword_rank"] == 1
+    assert row.explain["keyword_weight"] == 0.3
+    assert 0 < row.explain["keyword_score"] <= 1
+    assert not searcher.search("prune roses").results[0].explain
+
+
+# ── links to Obsidian ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "path", ["a b.md", "독서/느리게 읽는 법.md", "🍲 soup & more/100 %+?=.md", "v1.2.md", "Board.canvas", "a.b/c.md"]
+)
+def test_a_link_names_its_note(path: str) -> None:
+    link = urlsplit(obsidian_uri(Path("/home/me/내 vault & co"), path))
+    fields = parse_qs(link.query, strict_parsing=True)
+    assert (link.scheme, link.netloc, fields["vault"]) == ("obsidian", "open", ["내 vault & co"])
+    assert fields["file"][0] in (path, path.removesuffix(".md"))
+    assert " " not in link.query
+    assert fields["file"][0] == path or "." not in path.removesuffix(".md").rpartition("/")[2]
+
+
+def test_a_name_that_obsidian_would_misread_goes_by_its_path() -> None:
+    link = urlsplit(obsidian_uri(Path("/v"), "C# notes.md"))
+    assert parse_qs(link.query) == {"path": [str(Path("/v/C# notes.md"))]}
+
+
+def test_a_folder_inside_a_vault_is_linked_through_the_vault(tmp_path: Path) -> None:
+    (tmp_path / "Vault" / ".obsidian").mkdir(parents=True)
+    (tmp_path / "Vault" / "Part" / "Deep").mkdir(parents=True)
+    assert vault_root(tmp_path / "Vault" / "Part" / "Deep") == (tmp_path / "Vault", "Part/Deep/")
+    assert vault_root(tmp_path / "Vault") == (tmp_path / "Vault", "")
+
+
+# ── neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_related_notes(index: MadeIndex) -> None:
+    index.put("Garden/Mint.md", "mint wants warmth and water from below")
+    searcher = index.searcher()
+    rows = searcher.related("basil", 2)
+    assert [row.path for row in rows][0] == "Garden/Mint.md"
+    assert len(rows) == 2
+    assert [row.rank for row in rows] == [1, 2]
+    assert searcher.related("Garden/Basil.md")[0].path == searcher.related("Basil")[0].path
+    with pytest.raises(QueryError, match=r"there is no note 'Basl'.*nearest: .*Basil"):
+        searcher.related("Basl")
+    searcher.close()
+
+
+def test_links_are_near_unlinked_and_no_copies(tmp_path: Path) -> None:
+    index = MadeIndex(tmp_path)
+    index.put("a.md", "one two three four five six")
+    index.put("b.md", "one two three four five seven")
+    index.put("c.md", "one two three four five eight", links=["a"])
+    index.put("copy/a.md", "one two three four five six")
+    index.put("far.md", "nothing of that kind")
+    searcher = index.searcher()
+    pairs = {frozenset((a, b)) for _, a, b in searcher.links(10, 0.3)}
+    assert frozenset(("a.md", "b.md")) in pairs
+    assert frozenset(("a.md", "c.md")) not in pairs
+    assert frozenset(("a.md", "copy/a.md")) not in pairs
+    assert not any("far.md" in pair for pair in pairs)
+    assert len(searcher.links(1, -1.0)) == 1
+    searcher.close()
+
+
+# ── a writer beside it ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_a_writer_commits_is_found(index: MadeIndex, searcher: Searcher) -> None:
+    assert "new.md" not in paths(searcher, "zeppelin")
+    index.put("new.md", "a zeppelin over the harbour")
+    index.remove("Garden/Basil.md")
+    searcher._next_refresh = 0.0  # the pause after a refresh is over
+    assert paths(searcher, "zeppelin")[0] == "new.md"
+    assert "Garden/Basil.md" not in paths(searcher, "basil")
+
+
+def test_a_text_replaced_between_two_refreshes_is_not_shown_for_another(index: MadeIndex, searcher: Searcher) -> None:
+    assert paths(searcher, "slowly")[0] == "Music/Cello 🎻.md"
+    searcher._next_refresh = float("inf")
+    index.put("Music/Cello 🎻.md", "something else altogether")  # takes the id of the last chunk
+    assert all(row.text != "something else altogether" for row in searcher.search("slowly").results)
+
+
+def test_a_refreshed_matrix_is_a_fresh_one(index: MadeIndex) -> None:
+    with Ledger(index.path, readonly=True) as ledger:
+        table = read_table(ledger)
+        old = read_matrix(ledger, 1, DIM, table)
+        assert read_matrix(ledger, 1, DIM, table, old).vectors is old.vectors
+        index.put("Garden/Roses.md", "feed roses with compost", "entirely new")
+        index.put("twin.md", "x")
+        index.remove("Garden/Basil.md")
+        table = read_table(ledger)
+        new, fresh = read_matrix(ledger, 1, DIM, table, old), read_matrix(ledger, 1, DIM, table)
+    assert np.array_equal(new.rows, fresh.rows)
+    assert np.array_equal(new.vectors, fresh.vectors)
+    assert len(fresh.rows) == len(table.ids)
