@@ -45,6 +45,8 @@ def found(text: str, query: str) -> bool:
         ("ΑΒΓ", "αβγ"),
         ("привет мир", "МИР"),
         ("snake_case_name", "case"),
+        ("Straße", "straße"),
+        ("İstanbul", "İSTANBUL"),
     ],
 )
 def test_found(text: str, query: str) -> None:

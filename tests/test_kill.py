@@ -13,5 +13,7 @@ KILLS = 4  # of each kind; benchmarks/torture.py does hundreds
 @pytest.mark.parametrize("work", ["first", "update", "rebuild"])
 def test_a_killed_run_is_finished_by_the_next_one(work: str, tmp_path: Path) -> None:
     scene = Scene.prepare(tmp_path, work, notes=36, seed=1)
-    killed = [kill_once(scene, tmp_path / f"data {n}", (n + 0.5) / KILLS) for n in range(KILLS)]
-    assert sum(killed) >= KILLS - 1, "the child was done before it was killed"
+    for number in range(KILLS):
+        moment = (number + 0.5) / KILLS
+        while not kill_once(scene, tmp_path / f"data {number}", moment):
+            moment /= 2  # the run was done before: this machine has become faster than when the scene was timed

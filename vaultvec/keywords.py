@@ -96,7 +96,7 @@ def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]
     """Quoted FTS5 terms, each once, and whether there were too many."""
     seen: dict[str, None] = {}
     for word in words:
-        for run in _runs(word.lower()):  # not casefold: FTS5 keeps the ß of Straße
+        for run in _runs(_lower(word)):
             if run in stop:
                 continue
             if not _IS_CJK.match(run):
@@ -109,6 +109,11 @@ def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]
         if len(seen) > MAX_QUERY_TERMS:
             return list(seen)[:MAX_QUERY_TERMS], True
     return list(seen), False
+
+
+def _lower(word: str) -> str:
+    """Lower case as FTS5 has it, one character for each: `casefold` would make an ss of the ß that stands in the index."""
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in word)
 
 
 def _phrase(text: str) -> str:

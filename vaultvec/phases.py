@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from vaultvec.config_file import read_text, read_values
 from vaultvec.config_keys import GUIDE_VALUES
+from vaultvec.measure.extras import ollama_answers
 from vaultvec.settings import Settings
 
 BACKUP = "config_backup.py"
@@ -91,22 +90,10 @@ def _third_phase(settings: Settings, report: dict[str, Any]) -> list[Step]:
         Step(phase, "another model, torch.compile, processes over files", False, "",
              "python embedding_speed_fix.py 1 --thorough")
     ]  # fmt: skip
-    answers = _listens(settings.ollama_url)
+    answers = ollama_answers(settings.ollama_url)
     return [
         *steps,
         Step(phase, f"Ollama at {settings.ollama_url}", settings.engine == "ollama",
              "it answers" if answers else "it does not answer here",
              'set ENGINE = "ollama" and measure' if answers else "ollama serve, then ollama pull nomic-embed-text"),
     ]  # fmt: skip
-
-
-def _listens(url: str) -> bool:
-    """Whether something listens at a loopback address. Other hosts are not asked: nothing goes out unless it is wanted."""
-    parts = urlsplit(url)
-    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        return False
-    try:
-        with socket.create_connection((parts.hostname, parts.port or 80), timeout=0.3):
-            return True
-    except OSError:
-        return False

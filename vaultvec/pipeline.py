@@ -113,7 +113,11 @@ def index_vault(
 
     Raises VaultError, ModelError, EngineError, LedgerError, LockedError; KeyboardInterrupt after saving what was done.
     """
-    return _Run(settings, vault, hooks or Hooks()).index(full, limit, accept_deletions)
+    run = _Run(settings, vault, hooks or Hooks())
+    try:
+        return run.index(full, limit, accept_deletions)
+    finally:
+        run.close()
 
 
 def sample_chunks(settings: Settings, vault: Path, n: int, seed: int) -> list[str]:
@@ -179,6 +183,11 @@ class _Run:
                 self._work(ledger, index, choice, changes, stored, reread)
                 self._finish(ledger, index, changes)
         return self.report
+
+    def close(self) -> None:
+        """Hang up on a server, also when there was nothing to embed."""
+        if self.connected:
+            self.connected.close()
 
     def _where(self) -> tuple[int, int]:
         """(device, inode) of the vault's folder; another one when a drive is mounted there, or no longer is."""

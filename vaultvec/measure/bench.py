@@ -19,7 +19,7 @@ from vaultvec.engines.base import Engine
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError, VaultError
 from vaultvec.measure.ceiling import measure_ceiling
-from vaultvec.measure.extras import Trying, try_extras
+from vaultvec.measure.extras import Trying, attempt, ollama_answers, try_extras, try_ollama
 from vaultvec.measure.prices import measure_prices, time_shares
 from vaultvec.measure.reasons import explain
 from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Report, Row, Trial, machine_name
@@ -271,6 +271,10 @@ class _Run:
 
     def _extras(self, texts: Sequence[str]) -> tuple[list[Extra], list[ModelRow]]:
         subject = self.subject
+        trying = Trying(subject.settings, self.engine, texts, subject.engines, subject.notify, self._tick)
+        answers = ollama_answers(subject.settings.ollama_url)
+        rows = [attempt("Ollama", try_ollama, trying)] if answers else []
         if not subject.thorough:
-            return [], []
-        return try_extras(Trying(subject.settings, self.engine, texts, subject.engines, subject.notify, self._tick))
+            return rows, []
+        found, models = try_extras(trying)
+        return found + rows, models

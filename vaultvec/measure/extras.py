@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +14,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
+from vaultvec.index import OLLAMA_DEFAULT
 from vaultvec.measure.results import Extra, ModelRow
 from vaultvec.measure.rounds import Tick, Timing, compare, ratio_of, time_in_turn, top_agreement
 from vaultvec.measure.ways import encode, fast
@@ -113,6 +116,32 @@ def try_processes(trying: Trying) -> Extra:
         f"starting them and loading a model in each took {total - busy:.1f} s more"
     )
     return Extra("multiprocessing over files", finding, len(trying.texts) / busy)
+
+
+def try_ollama(trying: Trying) -> Extra:
+    """The guide's hope that Ollama "may be faster", answered by measurement where a server answers."""
+    settings = replace(trying.settings, engine="ollama")
+    asked = trying.settings.embedding_model if trying.settings.engine == "ollama" else OLLAMA_DEFAULT
+    engine = trying.engines(settings, resolve(asked), settings.models_dir, trying.notify)
+    try:
+        engine.warm_up()
+        present, ollama = _in_turn(trying, trying.engine, engine)
+    finally:
+        engine.close()
+    finding = f"{asked}: {compare(present, ollama)} of the fast path; another model, so its vectors are not compared"
+    return Extra("Ollama", finding, ollama.texts_per_second)
+
+
+def ollama_answers(url: str) -> bool:
+    """Whether something listens there. Only this machine is asked: nothing goes out unless ENGINE says so."""
+    parts = urlsplit(url)
+    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        return False
+    try:
+        with socket.create_connection((parts.hostname, parts.port or 80), timeout=0.3):
+            return True
+    except OSError:
+        return False
 
 
 def _seconds(engine: Engine, texts: Sequence[str]) -> float:
