@@ -219,6 +219,16 @@ def some_pages(path: Path) -> None:
     path.write_bytes(data)
 
 
+def no_words(path: Path) -> None:
+    db = sqlite3.connect(path)
+    roots = [row[0] for row in db.execute("SELECT rootpage FROM sqlite_master WHERE name LIKE 'keywords_%'")]
+    db.close()
+    data = bytearray(path.read_bytes())
+    for page in roots:
+        data[(page - 1) * 4096 : page * 4096] = random.Random(page).randbytes(4096)
+    path.write_bytes(data)
+
+
 def no_tables(path: Path) -> None:
     path.unlink()
     db = sqlite3.connect(path)
@@ -229,7 +239,7 @@ def no_tables(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [truncate, truncate_oddly, no_database, no_header, no_root, some_pages, no_tables],
+    [truncate, truncate_oddly, no_database, no_header, no_root, some_pages, no_words, no_tables],
     ids=lambda f: f.__name__,
 )
 def test_a_damaged_ledger_is_told_put_aside_and_made_anew(scene: Scene, damage: Callable[[Path], None]) -> None:
@@ -243,7 +253,7 @@ def test_a_damaged_ledger_is_told_put_aside_and_made_anew(scene: Scene, damage: 
     assert "python main.py index" in lines[-1]
     embedded = scene.index()
     state = state_of(scene.settings, scene.vault)
-    if damage in (some_pages, truncate_oddly):
+    if damage in (some_pages, no_words, truncate_oddly):
         assert embedded < len({row[1] for row in state.chunks.values()}) - 20, (
             "no vector was taken from the damaged ledger"
         )

@@ -135,7 +135,7 @@ def read_vectors_of(ledger: Ledger, model: int, dim: int, ids: Sequence[int]) ->
     for start in range(0, len(ids), PAGE):
         page = ids[start : start + PAGE]
         rows = ledger.db.execute(
-            "SELECT chunks.id, vector FROM chunks JOIN vectors ON model = ? AND vectors.hash = chunks.hash "
+            "SELECT chunks.id, vector FROM chunks CROSS JOIN vectors ON model = ? AND vectors.hash = chunks.hash "
             f"WHERE chunks.id IN ({','.join('?' * len(page))})", (model, *page),
         )  # fmt: skip
         found.update((int(i), np.frombuffer(blob, np.float32)) for i, blob in rows if len(blob) == 4 * dim)

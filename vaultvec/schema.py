@@ -153,7 +153,8 @@ def ledger_error(error: Exception, path: Path) -> LedgerError:
         return error
     text = str(error)
     if isinstance(error, sqlite3.DatabaseError) and any(
-        word in text for word in ("malformed", "not a database", "corrupt", "no such table", "no such column")
+        word in text
+        for word in ("malformed", "not a database", "corrupt", "no such table", "no such column", "vtable constructor")
     ):
         return LedgerDamaged(damaged_line(path.name, text))
     if "full" in text:

@@ -167,7 +167,13 @@ def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) ->
         if aside:
             notify("now run: python main.py index")
             return 0
-        return _rebuild_index(current_index(settings, vault), notify)
+        folder = current_index(settings, vault)
+        try:
+            return _rebuild_index(folder, notify)
+        except LedgerDamaged as error:  # what SQLite's quick check did not see
+            _put_aside(folder, str(error.__cause__ or error), notify)
+            notify("now run: python main.py index")
+            return 0
 
 
 def _rebuild_index(folder: Path, notify: Notify) -> int:
