@@ -57,5 +57,5 @@ CHUNK_TOKENS = 200
 MIN_CHUNK_TOKENS = 64
 
 # ── search ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-# "auto" = exact search up to 50,000 chunks, Chroma's HNSW above; or "exact", "chroma".
+# "auto" = exact search up to 200,000 chunks, Chroma's HNSW above; or "exact", "chroma".
 SEARCH_BACKEND = "auto"

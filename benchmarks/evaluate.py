@@ -2,9 +2,9 @@
 
     python -m benchmarks.evaluate [--vaults DIR] [--data DIR] [--sets NAME ...] [--no-plain]
 
-The product itself is measured: each vault is indexed as `main.py index` does it, each question goes through the searcher. "plain" is
-the same model over chunks of 1,000 characters without title or heading, the usual way. Splits are told apart: the constants of
-search were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json.
+The product itself is measured: each vault is indexed as `main.py index` does it, each question goes through the searcher.
+"plain" is the same model over chunks of 1,000 characters without title or heading, the usual way. The constants of search
+were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json.
 """
 
 from __future__ import annotations

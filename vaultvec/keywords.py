@@ -19,16 +19,20 @@ KEYWORDS_VERSION = 1  # raise when the same text gives other terms: the keyword 
 TOKENIZE = "porter unicode61 remove_diacritics 2"
 MAX_QUERY_TERMS = 64  # a query of 10,000 words is answered by its first 64 different terms
 
-_CJK = "\u1100-\u11ff\u3041-\u30ff\u3131-\u318e\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
+_CJK = (
+    "\u1100-\u11ff\u3041-\u30ff\u3131-\u318e\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
+)
 _RUN = re.compile(f"[{_CJK}]+|[^\\W_{_CJK}]+")
 _IS_CJK = re.compile(f"[{_CJK}]")
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟＂«»", '"'))
 
 # Words of a question that say nothing of what is asked. Korean ones are whole runs, particles and endings included.
 _ASKING = {
-    "ko": "어떻게 어떤 어디 어디서 언제 누가 누구 무엇 무엇을 무슨 뭐 뭘 뭐지 뭐였지 왜 얼마 얼마나 어느 몇 있을까 있나 있나요 있어 있는 있을 하나"
-    " 하나요 하면 하려면 하려고 싶어 싶은데 싶다 되나 되나요 되지 될까 수 것 게 때 좀 내 나 내가 나는 우리 그 이 저 및 등 더 잘 안 못 또"
-    " 또는 그리고 하지만 방법 방법은 해야 하지 했지 했더라 했나",
+    "ko": "어떻게 어떤 어디 어디서 언제 누가 누구 무엇 무엇을 무슨 뭐 뭘 뭐지 뭐였지 왜 얼마 얼마나 어느 몇"
+    " 있을까 있나 있나요 있어 있는 있을 하나 하나요 하면 하려면 하려고 싶어 싶은데 싶다 되나 되나요 되지 될까"
+    " 수 것 게 때 좀 내 나 내가 나는 우리 그 이 저 및 등 더 잘 안 못 또 또는 그리고 하지만 방법 방법은 해야"
+    " 하지 했지 했더라 했나",
     "en": "me i s t don than then them these those some any all could did shall may might must just into make want need"
     " get got let does doing had been being own myself",
     "de": "mein meine meinen meiner meinem mir mich man was wer wo wann warum soll muss müssen will geht gibt im am vom",

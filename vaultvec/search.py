@@ -85,7 +85,7 @@ class Searcher:
         if parsed.cut:
             remarks.append(f"the query is long; its first {MAX_QUERY_TERMS} different words are searched for")
         language = language_of(parsed.text)
-        vectors = self._embed(parsed, language, remarks) if mode != "keyword" and parsed.terms else []
+        vectors = self._embed(parsed, language, mode, remarks) if mode != "keyword" and parsed.terms else []
         with self.ledger.snapshot():
             self._refresh()
             usable = self._usable(parsed, filters)
@@ -137,13 +137,16 @@ class Searcher:
         _, first = np.unique(self._table.notes[rows], return_index=True)
         return self._shown([(1.0, int(row), {}) for row in rows[np.sort(first)][: k + SPARE]], k)
 
-    def _embed(self, query: KeywordQuery, language: str, remarks: list[str]) -> list[tuple[ModelSlot, Vectors]]:
+    def _embed(
+        self, query: KeywordQuery, language: str, mode: str, remarks: list[str]
+    ) -> list[tuple[ModelSlot, Vectors]]:
         """The query's vector, of each model that knows its language; the one made for it first."""
         readers = self.semantic.readers(language)
         if not readers and self.semantic.models:
             names = ", ".join(slot.spec.name for slot in self.semantic.models)
+            instead = "try --mode keyword" if mode == "semantic" else "results rest on its words alone"
             remarks.append(
-                f"{names} does not know the language of this query ({language}); results rest on its words alone. "
+                f"{names} does not know the language of this query ({language}); {instead}. "
                 'EMBEDDING_MODEL = "auto" in config.py picks a model for it'
             )
         return [(slot, self.semantic.embed(slot, query.text)) for slot in readers]
@@ -254,11 +257,11 @@ def _checked(query: str, k: int, mode: str) -> KeywordQuery:
         raise QueryError(f"-k is {k}, expected at least 1")
     # Lone surrogates (bytes of an argument that are no text) can neither be stored nor embedded.
     text = unicodedata.normalize("NFC", query.encode("utf-8", "replace").decode()).replace("\x00", " ")
-    if not text.strip():
-        raise QueryError('the query is empty; write what you look for, e.g. python main.py search "how to prune roses"')
     parsed = parse_query(text)
-    if not parsed.text.strip():
+    if parsed.excluded and not parsed.text.strip():
         raise QueryError("the query only excludes words; say also what to find")
+    if not parsed.text.strip():
+        raise QueryError('the query is empty; write what you look for, e.g. python main.py search "how to prune roses"')
     return parsed
 
 
