@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from protocol_server import DIM, vector
+
 from vaultvec.engines import create_engine
 from vaultvec.errors import VaultvecError
 from vaultvec.index import current_index
@@ -74,7 +74,7 @@ def test_another_engine_says_what_made_the_index(settings: Settings, vault: Path
         open_searcher(replace(settings, engine="auto"), vault)
 
 
-def test_the_benchmark_has_a_row_for_ollama(settings: Settings, tmp_path: Path, url: str) -> None:
+def test_the_benchmark_has_a_row_for_ollama(tmp_path: Path, url: str) -> None:
     assert ollama_answers(url)
     assert not ollama_answers("http://example.com:11434"), "other machines are not asked"
     local = Settings(data_dir=tmp_path / "data", ollama_url=url)

@@ -168,4 +168,3 @@ def _take_tag(match: re.Match[str], tags: list[str]) -> str:
         return match[0]
     tags.append(tag)
     return match[1]
-

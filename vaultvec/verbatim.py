@@ -82,7 +82,7 @@ def _replace(
     if event[0] == "h" or (event[0] == "<" and event[-1] == ">"):
         url = event.strip("<>").rstrip(".,;:!?*_~") if event[0] == "h" else event[1:-1]
         # A link's target or an attribute goes anyway: no need to make words of it.
-        shown = url if start and text[max(0, start - 2) : start] in ("](", "=\"", "='") else shorten_url(url)
+        shown = url if start and text[max(0, start - 2) : start] in ("](", '="', "='") else shorten_url(url)
         return (start + len(url) if event[0] == "h" else end), marks.add(shown)
     if event == "$":
         math = _INLINE_MATH.match(text, start)

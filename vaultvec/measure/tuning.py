@@ -216,7 +216,9 @@ class Tuner:
             return 1.0
 
         def excess(tokens: int) -> float:
-            few = padded_tokens(list(self.lengths) * times, tokens, GATHERED, self.engine.start_cost) / (sum(self.lengths) * times)
+            few = padded_tokens(list(self.lengths) * times, tokens, GATHERED, self.engine.start_cost) / (
+                sum(self.lengths) * times
+            )
             return few / (padded_tokens(self.sampled, tokens, GATHERED, self.engine.start_cost) / sum(self.sampled))
 
         return excess(budget) / excess(now)
