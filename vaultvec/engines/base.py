@@ -21,7 +21,6 @@ from vaultvec.errors import BatchTooLarge, EngineError
 from vaultvec.models import ModelSpec
 from vaultvec.tokenizing import Tokenizer as Tokenizer
 
-
 # Batches' worth of texts that are sorted together at least. On two AVX2 cores with 87 tokens a text, 128 texts of all-MiniLM-L6-v2
 # ran 1.13 times as fast as 32, and 512 no faster than 128.
 WINDOW_BATCHES = 16
