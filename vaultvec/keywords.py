@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from vaultvec.languages import FUNCTION_WORDS, language_of
 
-KEYWORDS_VERSION = 1  # raise when the same text gives other terms: the keyword index is then rebuilt
+KEYWORDS_VERSION = 2  # raise when the same text gives other terms: the keyword index is then rebuilt
 TOKENIZE = "porter unicode61 remove_diacritics 2"
 MAX_QUERY_TERMS = 64  # a query of 10,000 words is answered by its first 64 different terms
 
@@ -49,7 +49,8 @@ def index_terms(text: str) -> str:
 
 
 def _runs(text: str) -> Iterator[str]:
-    for match in _RUN.finditer(unicodedata.normalize("NFC", text)):
+    """Words and CJK runs, in our own lower case: SQLite's does not know every script that has capitals."""
+    for match in _RUN.finditer(unicodedata.normalize("NFC", _lower(text))):
         yield match.group()
 
 
@@ -100,7 +101,7 @@ def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]
     """Quoted FTS5 terms, each once, and whether there were too many."""
     seen: dict[str, None] = {}
     for word in words:
-        for run in _runs(_lower(word)):
+        for run in _runs(word):
             if run in stop:
                 continue
             if not _IS_CJK.match(run):
@@ -115,9 +116,12 @@ def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]
     return list(seen), False
 
 
-def _lower(word: str) -> str:
-    """Lower case as FTS5 has it, one character for each: `casefold` would make an ss of the ß that stands in the index."""
-    return "".join(c.lower() if len(c.lower()) == 1 else c for c in word)
+def _lower(text: str) -> str:
+    """Lower case, one character for each: `casefold` makes two of an ß, and a Σ depends on what stands beside it."""
+    lowered = text.lower()
+    if len(lowered) == len(text) and "Σ" not in text:
+        return lowered
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
 def _phrase(text: str) -> str:
