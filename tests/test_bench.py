@@ -17,6 +17,7 @@ from vaultvec.measure import rounds, ways
 from vaultvec.measure.bench import Subject, run_benchmark
 from vaultvec.measure.ceiling import Shapes, read_shapes
 from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_models, try_processes
+from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Rates, even_order
 from vaultvec.measure.prices import measure_prices, monitoring_price
 from vaultvec.measure.report import print_report, render_html, result_console
 from vaultvec.measure.results import Mix, Price, Report, as_dict, last_decisions, save_json
@@ -52,7 +53,8 @@ def test_a_report_says_what_was_put_in(clock: Clock, tmp_path: Path) -> None:
     report, engines, reference = run(clock, tmp_path)
     assert [row.key for row in report.rows] == ["one", "batch32", "batch2000", "present", "best"]
     one = next(row for row in report.rows if row.key == "one")
-    lengths = [len(text.split()) for text in words(60)[: one.texts]]
+    lengths = [len(text.split()) for text in words(60)]
+    lengths = [lengths[i] for i in even_order(lengths)[: one.texts]]
     assert one.texts_per_second == pytest.approx(one.texts / sum(0.2 + 0.002 * n for n in lengths))
     assert one.seconds_per_1000 == pytest.approx(1000 / one.texts_per_second)
     assert one.spread == pytest.approx(0)
@@ -90,7 +92,7 @@ def test_a_candidate_whose_vectors_differ_is_not_proposed(clock: Clock, tmp_path
 def test_a_winner_that_loses_when_all_is_timed_together_leaves_the_guides_part(clock: Clock, tmp_path: Path) -> None:
     report, *_ = run(clock, tmp_path, call_s=0.01)
     assert report.proposal["STREAMS"] == 2
-    tired = {"token_s": 0.0005, "call_s": 0.01, "tires_after": 12}
+    tired = {"token_s": 0.0005, "call_s": 0.01, "tires_after": 30}
     subject = Subject(
         Settings(data_dir=tmp_path, max_tokens_per_batch=512), PRESENT, MODEL, words(60),
         engines=factory(clock, [], lambda s: tired if s.streams == 2 else {"call_s": 0.01}),
@@ -161,6 +163,50 @@ def test_ways_are_timed_in_turn_and_in_both_orders(clock: Clock) -> None:
     assert found["a"].texts_per_second == 1.0
     assert found["b"].tokens_per_second == 10.0
     assert compare(found["a"], found["b"]) == Ratio(2.0, 0.0)
+
+
+def test_further_rounds_are_timed_while_they_fit(clock: Clock) -> None:
+    def work(texts: Any) -> Any:
+        clock.now += 2.0
+        return np.zeros((len(texts), 8), np.float32)
+
+    way = Way("a", "a", work)
+    counts = [len(time_in_turn([way], ["x"], 1, 3, lambda _: None, seconds=s)["a"].seconds) for s in (0, 7, 11, 1000)]
+    assert counts == [3, 3, 5, rounds.MOST_ROUNDS]
+
+
+def test_the_spread_is_the_round_farthest_from_the_median(clock: Clock) -> None:
+    taken = iter((1.0, 1.1, 1.5))
+
+    def work(_: Any) -> Any:
+        clock.now += next(taken)
+        return np.zeros((1, 8), np.float32)
+
+    assert time_in_turn([Way("a", "a", work)], ["x"], 1, 3, lambda _: None)["a"].spread == pytest.approx(0.4 / 1.1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("count", [2, 3, 65, 1000])
+def test_every_beginning_of_the_order_has_the_mix_of_the_whole(count: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(10, 250, count)
+    order = even_order(lengths.tolist(), seed)
+    assert sorted(order) == list(range(count))
+    for first in (32, 64, 256):
+        if first <= count:
+            assert lengths[order[:first]].mean() == pytest.approx(lengths.mean(), rel=0.06)
+
+
+def test_the_plan_fits_the_time_that_is_left(clock: Clock) -> None:
+    pace = Pace(thorough=False, seconds=50)
+    clock.now += 10
+    plan = pace.plan(Rates(engine=100, one=25, batch=50), 10_000, copies=2)
+    assert plan.trials.seconds + plan.prices.seconds + plan.ways.seconds < 40
+    each = 1 / 25 + 2 / 50 + 2 * 2 / 100  # seconds a text: one by one, two padded ways, present and best
+    assert 0.8 < LEAST_ROUNDS * each * plan.ways.texts / plan.ways.seconds <= 1
+    assert plan.times == 1
+    gpu = Pace(thorough=False).plan(Rates(engine=20_000, one=100, batch=2000), 300, copies=1)
+    assert gpu.ways.texts == 300
+    assert gpu.times == 33  # 10,000 texts in half a second
 
 
 @pytest.mark.parametrize(

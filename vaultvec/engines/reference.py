@@ -28,7 +28,10 @@ def load_reference(model: ModelSpec, device: str | None = "cpu") -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     source = reference_source(model)
     from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
 
+    if Path(source).is_dir():
+        disable_progress_bar()  # nothing is downloaded, and the benchmark has a bar of its own
     try:
         loaded = SentenceTransformer(source, device=device)
     except Exception as error:  # OSError, ValueError, KeyError, the hub's own: all mean that the model cannot be had

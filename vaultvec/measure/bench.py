@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,13 +17,15 @@ from vaultvec.engines import SERVERS, create_engine
 from vaultvec.engines.base import Engine
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError, VaultError
-from vaultvec.measure.ceiling import measure_ceiling
+from vaultvec.measure import rounds
+from vaultvec.measure.ceiling import Ceiling, measure_ceiling
 from vaultvec.measure.extras import Trying, attempt, ollama_answers, try_extras, try_ollama
+from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Plan, Rates, even_order
 from vaultvec.measure.prices import measure_prices, time_shares
 from vaultvec.measure.reasons import explain
-from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Report, Row, Trial, machine_name
+from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Price, Report, Row, Trial, machine_name
 from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
-from vaultvec.measure.surroundings import measure_surroundings
+from vaultvec.measure.surroundings import Surroundings, measure_surroundings
 from vaultvec.measure.tuning import Changes, Tuner, confirm, decide, guide_changes
 from vaultvec.measure.ways import (
     copies_for,
@@ -33,26 +34,17 @@ from vaultvec.measure.ways import (
     fast,
     literal_note,
     reference_ways,
+    repeated,
     safe_count,
 )
 from vaultvec.models import ModelSpec
 from vaultvec.monitor import gpu_probe, usable_cpus
 from vaultvec.settings import Settings
 
-SHORT_SECONDS = 54.0  # of a short run; what is left of the minute is the report
-THOROUGH_SECONDS = 480.0
-LEAST_TEXTS = 24
-WIDE_TEXTS = 48  # at least, for the guide's batch of 2000: with fewer it would be no larger than 32
-PART = 0.4  # of the texts go into trials and prices
-LEAST_PART = 12
 TRIED_TEXTS = 6  # embedded first, to know how many texts the time allows
-PASS_SECONDS = 0.5  # a pass of the fast path should take about as long, to be timed well
-MOST_TIMES = 50
-PART_PASSES = 12  # over a part in every round: trials and prices
-FINAL_TIMES = 2.5  # as many texts for present against best as for the slow ways: windows of 32 need many to show
-MOST_FINAL_TEXTS = 2000
 
 Progress = Callable[[str, float], None]
+_Candidate = tuple[str, Changes, Engine, int | None]  # key, changes, engine, token budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +58,7 @@ class Subject:
     vault: Path | None = None  # for what surrounds the model: reading, chunking, storing
     thorough: bool = False
     int8: bool = False
-    seconds: float | None = None  # time limit; None: SHORT_SECONDS or THOROUGH_SECONDS
+    seconds: float | None = None  # time limit; None: that of a short or a thorough run
     progress: Progress = lambda _label, _share: None
     notify: Callable[[str], None] = lambda _line: None
     engines: Callable[..., Engine] = create_engine
@@ -88,97 +80,99 @@ def run_benchmark(subject: Subject) -> Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rates:
-    """Texts a second, roughly, to plan with."""
+class _Outcome:
+    """What remains when everything was timed in turn: what may be written, and how much faster that is."""
 
-    engine: float
-    one: float
-    batch: float
+    rows: tuple[Timing, ...]
+    ratio: Ratio
+    tuned: Changes
+    guide: Changes
+    engine: Engine
+    best: Timing
+
+    @property
+    def gain(self) -> float:
+        """Of the proposal over config.py as it is; 1 where nothing is proposed."""
+        return 1.0 if self.ratio.worse or not (self.tuned or self.guide) else self.ratio.median
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was measured beside the ways."""
+
+    around: Surroundings
+    prices: Sequence[Price]
+    trials: Sequence[Trial]
+    budgets: dict[int, float]
+    ceiling: Ceiling | None
+    extras: Sequence[Extra]
+    models: Sequence[ModelRow]
 
 
 class _Run:
     """One benchmark under way, phase by phase."""
 
     def __init__(self, subject: Subject, stack: ExitStack) -> None:
-        self.subject = subject
-        self.began = time.perf_counter()
-        self.limit = subject.seconds or (THOROUGH_SECONDS if subject.thorough else SHORT_SECONDS)
-        self.rounds = 4 if subject.thorough else 2
+        self.subject, self.stack = subject, stack
+        self.pace = Pace(subject.thorough, subject.seconds)
         self.gpu = gpu_probe()
         self.busy = psutil.cpu_percent(interval=0.3) / 100  # other programs' share, before ours begins
         self._tick("loading the model")
         self.engine = subject.build(subject.settings)
         stack.callback(self.engine.close)
-        self.stack = stack
-        self.lengths = [len(item) for item in encode(self.engine, subject.texts)]
-        self.literal = safe_count(max(self.lengths), self.engine.device)
+        lengths = [len(item) for item in encode(self.engine, subject.texts)]
+        order = even_order(lengths)
+        self.texts, self.lengths = [subject.texts[i] for i in order], [lengths[i] for i in order]
+        self.literal = safe_count(max(lengths), self.engine.device)
         self.slow_ways = self._baseline()
 
     def report(self) -> Report:
-        """Plan, time the slow ways, tune, time present and best, price the bottlenecks, decide."""
+        """Warm up, tune, price the bottlenecks, time all ways in turn, decide."""
         subject, engine = self.subject, self.engine
         rates = self._rates()
         around = measure_surroundings(
-            subject.settings, engine.model, subject.vault, rounds=self.rounds, thorough=subject.thorough,
+            subject.settings, engine.model, subject.vault, rounds=LEAST_ROUNDS, thorough=subject.thorough,
             tick=self._tick,
         )  # fmt: skip
-        count = self._affordable(rates)
-        part = min(count, max(LEAST_PART, int(PART * count)))
-        texts, used = subject.texts[:count], self.lengths[:count]
-        slow = self._time([*self.slow_ways[:2], fast(engine, "now", "fast path")], texts, used)
-        truth = self._truth(slow, texts)
-        wide = max(count, min(WIDE_TEXTS, len(subject.texts)))
-        large = self._time([self._noted(wide)], subject.texts[:wide], self.lengths[:wide])["batch2000"]
-        # A GPU is through with these in a blink: then the fast path takes them several times over.
-        now = slow["now"].texts_per_second
-        times = max(1, min(MOST_TIMES, int(PASS_SECONDS * now / count)))
-        some, some_used = list(texts[:part]) * times, used[:part] * times
-        tuner, tuned, trials, budgets = self._tune(some, some_used, np.tile(truth[:part], (times, 1)))
+        plan = self.pace.plan(rates, len(self.texts), copies_for(engine))
+        truth = self._truth(max(plan.ways.texts, plan.trials.texts))
+        tuner, tuned, trials, budgets = self._tune(plan, truth)
+        prices = self._prices(plan)
         guide = {k: v for k, v in guide_changes(subject.present, trials).items() if k not in around.hurts}
-        if around.workers and around.workers[1].better and around.matter_beside(now, subject.settings):
+        if around.workers and around.workers[1].better and around.matter_beside(rates.engine, subject.settings):
             tuned["WORKERS"] = around.workers[0]
-        prices = measure_prices(
-            engine, some, some_used, self.literal, rounds=self.rounds, tick=self._tick, gpu=self.gpu
-        )
-        many = max(count, self._rest(now) // times)
-        chosen, budget = tuner.engine, tuner.budget
-        final = self._final(chosen, budget, guide | tuned, many, times)
-        ratio, low = self._verdict(final, truth)
-        if tuned.keys() - {"WORKERS"} and (ratio.worse or not ratio.better or low < FIDELITY_GATE):
-            # What won its trial does not win here: is the guide's part of it worth writing alone?
-            kept = confirm(ratio, low, tuned, guide, int8=chosen.precision == "int8")[0]
-            if kept.keys() != tuned.keys():
-                tuned, chosen = kept, engine
-                final = self._final(engine, None, guide, many, times)
-                ratio, low = self._verdict(final, truth)
-        tuned, guide = confirm(ratio, low, tuned, guide, int8=chosen.precision == "int8")
-        best = max((final["present"], final["best"]), key=lambda timing: timing.texts_per_second)
+        outcome = self._outcome(plan, tuner, tuned, guide, truth)
         self._tick("measuring this machine's ceiling")
-        ceiling = measure_ceiling(chosen, best.tokens_per_second, sum(used) / count)
-        extras, models = self._extras(texts)
-        rows = [Row.of(timing, truth) for timing in (slow["one"], slow["batch32"], large, *final.values())]
-        notes = explain(subject.settings, engine, self.lengths, around, ratio, guide | tuned)
-        int8 = chosen.precision == "int8"
+        used = self.lengths[: plan.ways.texts]
+        ceiling = measure_ceiling(outcome.engine, outcome.best.tokens_per_second, sum(used) / len(used))
+        found = _Found(around, prices, trials, budgets, ceiling, *self._extras(self.texts[: plan.ways.texts]))
+        return self._written(outcome, found, used, truth)
+
+    def _written(self, outcome: _Outcome, found: _Found, used: Sequence[int], truth: Vectors) -> Report:
+        subject, engine, around = self.subject, self.engine, found.around
+        rows = [Row.of(timing, truth) for timing in outcome.rows]
+        one, small, large, present = rows[:4]
+        written = outcome.guide | outcome.tuned
+        notes = explain(subject.settings, engine, self.lengths, around, outcome.ratio, written)
+        best = outcome.rows[-1].vectors[: len(used)]
         return Report(
             made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cpus(),
             model=engine.model.name, engine=engine.name, precision=engine.precision, device=engine.device,
-            thorough=subject.thorough, seconds=time.perf_counter() - self.began, present=dict(subject.present),
-            sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(prices),
-            trials=tuple(trials), gain=1.0 if ratio.worse or not (tuned or guide) else ratio.median,
-            gain_spread=ratio.margin,
-            decisions=tuple(decide(subject.present, guide, tuned, trials, notes)), ceiling=ceiling,
-            time_shares=time_shares(engine, now, texts, used, around), budgets=budgets,
-            batch_sizes={1: rows[0].texts_per_second, min(32, count): rows[1].texts_per_second}
-            | {min(self.literal, wide): rows[2].texts_per_second},
-            extras=tuple(extras), models=tuple(models), busy=self.busy,
-            agreement=top_agreement(truth, final["best"].vectors[:count]) if int8 else None,
+            thorough=subject.thorough, seconds=self.pace.elapsed, present=dict(subject.present),
+            sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(found.prices),
+            trials=tuple(found.trials), gain=outcome.gain, gain_spread=outcome.ratio.margin,
+            decisions=tuple(decide(subject.present, outcome.guide, outcome.tuned, found.trials, notes)),
+            ceiling=found.ceiling,
+            time_shares=time_shares(engine, present.texts_per_second, self.texts[: len(used)], used, around),
+            budgets=found.budgets,
+            batch_sizes={1: one.texts_per_second, min(32, len(used)): small.texts_per_second}
+            | {min(self.literal, len(used)): large.texts_per_second},
+            extras=tuple(found.extras), models=tuple(found.models), busy=self.busy,
+            agreement=top_agreement(truth[: len(best)], best) if outcome.engine.precision == "int8" else None,
         )  # fmt: skip
 
     def _tick(self, label: str) -> None:
-        self.subject.progress(label, min(0.99, (time.perf_counter() - self.began) / self.limit))
-
-    def _time(self, ways: Sequence[Way], texts: Sequence[str], used: Sequence[int]) -> dict[str, Timing]:
-        return time_in_turn(ways, texts, sum(used), self.rounds, self._tick, self.gpu)
+        self.subject.progress(label, min(0.99, self.pace.elapsed / self.pace.limit))
 
     def _baseline(self) -> list[Way]:
         """The slow tool's ways: sentence-transformers where it runs the model, else the same engine used like it."""
@@ -193,81 +187,84 @@ class _Run:
                 subject.notify(f"without sentence-transformers: {error}")
         return engine_baseline_ways(engine, self.literal)
 
-    def _noted(self, count: int) -> Way:
-        """The guide's batch of 2000, with its true size told."""
-        way = self.slow_ways[2]
-        return replace(way, note=f"{way.note}, {literal_note(self.literal, count)}")
-
-    def _rates(self) -> _Rates:
+    def _rates(self) -> Rates:
         """Warm every way up, then time each once on a few texts."""
-        tried = self.subject.texts[:TRIED_TEXTS]
+        tried = self.texts[:TRIED_TEXTS]
         ways = [fast(self.engine, "engine", "warming up"), *self.slow_ways[:2]]
         for way in ways:
             way.run(tried)
             self._tick("warming up")
         rates = []
         for way in ways:
-            began = time.perf_counter()
+            began = rounds.clock()
             way.run(tried)
-            rates.append(len(tried) / max(time.perf_counter() - began, 1e-6))
-        return _Rates(*rates)
+            rates.append(len(tried) / max(rounds.clock() - began, 1e-6))
+        return Rates(*rates)
 
-    def _affordable(self, rates: _Rates) -> int:
-        """How many texts the rest of the time allows, all ways and rounds counted."""
-        rest = self.limit - (time.perf_counter() - self.began)
-        engine_passes = 1 + 2 * FINAL_TIMES + PART * PART_PASSES
-        each = self.rounds * (1 / rates.one + 1 / rates.batch + engine_passes / rates.engine)
-        wide = self.rounds / rates.batch  # seconds a text of the batch of 2000
-        count = (rest - wide * WIDE_TEXTS) / each
-        if count > WIDE_TEXTS:
-            count = rest / (each + wide)
-        return min(len(self.subject.texts), max(LEAST_TEXTS, int(count)))
-
-    def _truth(self, slow: Mapping[str, Timing], texts: Sequence[str]) -> Vectors:
-        """fp32 vectors: sentence-transformers' own, else those of the same engine in fp32."""
-        engine = self.engine
+    def _truth(self, count: int) -> Vectors:
+        """fp32 vectors of the first texts: sentence-transformers' own, else those of the same engine in fp32."""
+        self._tick("vectors to compare with")
+        engine, texts = self.engine, self.texts[:count]
         if "sentence-transformers" in self.slow_ways[0].note or engine.precision == "fp32" or engine.name in SERVERS:
-            return slow["batch32"].vectors
+            return self.slow_ways[1].run(texts)
         full = self.subject.build(replace(self.subject.settings, precision="fp32"))
         try:
             return full.embed_documents(texts)
         finally:
             full.close()
 
-    def _tune(
-        self, texts: Sequence[str], used: Sequence[int], truth: Vectors
-    ) -> tuple[Tuner, Changes, list[Trial], dict[int, float]]:
-        subject = self.subject
+    def _tune(self, plan: Plan, truth: Vectors) -> tuple[Tuner, Changes, list[Trial], dict[int, float]]:
+        subject, count, times = self.subject, plan.trials.texts, plan.times
         tuner = Tuner(
-            subject.settings, subject.build, self.engine, texts, used, self.lengths, truth, self.rounds, self._tick,
-            self.gpu, subject.thorough, subject.int8,
+            subject.settings, subject.build, self.engine, self.texts[:count] * times, self.lengths[:count] * times,
+            self.lengths, np.tile(truth[:count], (times, 1)), LEAST_ROUNDS, self._tick, self.gpu, subject.thorough,
+            subject.int8,
         )  # fmt: skip
         tuned, trials, budgets = tuner.search()
         if tuner.engine is not self.engine:
             self.stack.callback(tuner.engine.close)
         return tuner, tuned, trials, budgets
 
-    def _rest(self, texts_per_second: float) -> int:
-        """Texts that present and best may have in a round: what time allows, as windows of texts need many."""
-        rest = self.limit - (time.perf_counter() - self.began)
-        share = 0.5 if self.subject.thorough else 1.0  # the further options come after it
-        passes = 2 * self.rounds * copies_for(self.engine)
-        return min(MOST_FINAL_TEXTS, int(share * rest * texts_per_second / passes))
+    def _prices(self, plan: Plan) -> list[Price]:
+        count, times = plan.prices.texts, plan.times
+        return measure_prices(
+            self.engine, self.texts[:count] * times, self.lengths[:count] * times, self.literal, rounds=LEAST_ROUNDS,
+            tick=self._tick, gpu=self.gpu,
+        )  # fmt: skip
 
-    def _verdict(self, final: Mapping[str, Timing], truth: Vectors) -> tuple[Ratio, float]:
-        """How much faster the best is than config.py as it is, and its lowest cosine to fp32."""
-        low = cosines(truth, final["best"].vectors[: len(truth)])[0]
-        return compare(final["present"], final["best"]), low
+    def _outcome(self, plan: Plan, tuner: Tuner, tuned: Changes, guide: Changes, truth: Vectors) -> _Outcome:
+        """All ways in turn, and what may be written after it: the best found, else the guide's part of it alone."""
+        count, aside = plan.ways.texts, {key: value for key, value in tuned.items() if key == "WORKERS"}
+        candidates = [("best", tuned, tuner.engine, tuner.budget)]
+        if tuned.keys() != aside.keys():
+            candidates.append(("guide", aside, self.engine, None))
+        timings = self._timings(plan, guide, candidates)
+        present = timings["present"]
+        for key, changes, engine, _ in candidates:
+            tuned, best, int8 = changes, timings[key], engine.precision == "int8"
+            ratio, low = compare(present, best), cosines(truth[:count], best.vectors[:count])[0]
+            if ratio.better and (int8 or low >= FIDELITY_GATE):
+                break
+        written, guide = confirm(ratio, low, tuned, guide, int8=int8)
+        rows = (*(timings[name] for name in ("one", "batch32", "batch2000")), present, best)
+        return _Outcome(rows, ratio, written, guide, engine, max(present, best, key=lambda t: t.texts_per_second))
 
-    def _final(self, engine: Engine, budget: int | None, changes: Changes, count: int, times: int) -> dict[str, Timing]:
-        """config.py as it is against the best found, on `count` texts taken `times` over."""
-        texts, used = list(self.subject.texts[:count]) * times, self.lengths[:count] * times
-        window = changes.get("EMBEDDING_BATCH_SIZE")
-        copies = copies_for(self.engine, engine)
-        present = fast(self.engine, "present", "fast path, config.py as it is", copies=copies)
-        best = fast(engine, "best", "fast path, best settings found", window=window, budget=budget, copies=copies)
-        best.run(texts[:TRIED_TEXTS])
-        return self._time([present, best], texts, used)
+    def _timings(self, plan: Plan, guide: Changes, candidates: Sequence[_Candidate]) -> dict[str, Timing]:
+        """The slow tool's ways, config.py as it is and the candidates, with the guide's window, in turn."""
+        count, copies = plan.ways.texts, copies_for(self.engine, *(engine for _, _, engine, _ in candidates))
+        one, small, large = self.slow_ways
+        ways = [fast(self.engine, "present", "fast path, config.py as it is", copies=copies)]
+        for key, changes, engine, budget in candidates:
+            window = (guide | changes).get("EMBEDDING_BATCH_SIZE")
+            label = "fast path, best settings found"
+            ways.append(fast(engine, key, label, window=window, budget=budget, copies=copies))
+        large = replace(large, note=f"{large.note}, {literal_note(self.literal, count)}")
+        ways = [one, small, large, *(repeated(way, plan.times) for way in ways)]
+        for way in ways[2:]:
+            way.run(self.texts[:TRIED_TEXTS])
+        return time_in_turn(
+            ways, self.texts[:count], sum(self.lengths[:count]), LEAST_ROUNDS, self._tick, self.gpu, plan.ways.seconds
+        )
 
     def _extras(self, texts: Sequence[str]) -> tuple[list[Extra], list[ModelRow]]:
         subject = self.subject

@@ -46,7 +46,7 @@ def measure_prices(
     inside = within_budget(engine, budget)
     ways = [
         arranged(engine, "base", "sorted, within the token budget", inside, copies=n),
-        one_by_one(engine, copies=n),
+        one_by_one(engine),
         arranged(engine, "small", f"batches of {SMALL_BATCH}", by_count(SMALL_BATCH), copies=n),
         arranged(engine, "large", f"batches of {large}", by_count(large), copies=n),
         arranged(engine, "clearing", "caches cleared after every batch", inside, after=clear_caches, copies=n),

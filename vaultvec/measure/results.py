@@ -46,7 +46,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of embedding, measured. Speeds are medians; `spread` is half the range of the rounds over the median."""
+    """One way of embedding, measured. Speeds are medians; `spread`: the round farthest from it, as a share of it."""
 
     key: str
     label: str

@@ -13,6 +13,7 @@ from vaultvec.datatypes import Vectors
 from vaultvec.monitor import GpuReading, ResourceMonitor, Usage
 
 SAMPLE_SECONDS = 0.05  # between two looks at memory while a way runs: its high-water mark, without slowing it
+MOST_ROUNDS = 9
 NOISE_FLOOR = 0.02  # two rounds that agree to the digit are luck: no difference below 2 % is believed
 
 clock = time.perf_counter  # tests put their own here
@@ -52,8 +53,8 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """Half the range of the rounds, as a share of the median."""
-        return (max(self.seconds) - min(self.seconds)) / 2 / self.median_s
+        """The round farthest from the median, as a share of it."""
+        return max(abs(seconds - self.median_s) for seconds in self.seconds) / self.median_s
 
     @property
     def texts_per_second(self) -> float:
@@ -115,7 +116,7 @@ class Ratio:
 
 def compare(base: Timing, other: Timing) -> Ratio:
     """How many times faster `other` is than `base`, round against round."""
-    return ratio_of(base.seconds, other.seconds)
+    return ratio_of([s / base.texts for s in base.seconds], [s / other.texts for s in other.seconds])
 
 
 def ratio_of(base: Sequence[float], other: Sequence[float]) -> Ratio:
@@ -132,26 +133,33 @@ def time_in_turn(
     rounds: int,
     tick: Tick,
     gpu: Callable[[], GpuReading] | None = None,
+    seconds: float = 0.0,
 ) -> dict[str, Timing]:
-    """Time every way `rounds` times over the same texts, each round in another order. Keys are the ways' keys."""
-    seconds: dict[str, list[float]] = {way.key: [] for way in ways}
+    """Time every way over the same texts, each round in another order. Keys are the ways' keys.
+
+    `rounds` at least; further ones, up to MOST_ROUNDS, as long as they fit into `seconds`.
+    """
+    taken: dict[str, list[float]] = {way.key: [] for way in ways}
     usages: dict[str, list[Usage]] = {way.key: [] for way in ways}
     vectors: dict[str, Vectors] = {}
-    for number in range(rounds):
+    start = clock()
+    number = 0
+    while number < rounds or (number < MOST_ROUNDS and (clock() - start) * (number + 1) / number <= seconds):
         order = ways if number % 2 == 0 else ways[::-1]
         for way in order:
             with ResourceMonitor(SAMPLE_SECONDS, gpu, children=False) as monitor:
                 began = clock()
                 vectors[way.key] = way.run(texts)
-                seconds[way.key].append(clock() - began)
+                taken[way.key].append(clock() - began)
             usages[way.key].append(monitor.usage)
             tick(way.label)
+        number += 1
     return {
         way.key: Timing(
             way,
             len(texts) * way.copies,
             tokens * way.copies,
-            tuple(seconds[way.key]),
+            tuple(taken[way.key]),
             tuple(usages[way.key]),
             vectors[way.key],
         )

@@ -67,14 +67,17 @@ def fast(
     return Way(key, label, run, copies=copies)
 
 
-def one_by_one(engine: Engine, key: str = "engine_one", label: str = "one call per chunk", *, copies: int = 1) -> Way:
+def repeated(way: Way, times: int) -> Way:
+    """The same way on the texts taken `times` over, where one pass would be over in a blink."""
+    if times == 1:
+        return way
+    run = way.run
+    return replace(way, run=lambda texts: run(list(texts) * times)[: len(texts)], copies=way.copies * times)
+
+
+def one_by_one(engine: Engine, key: str = "engine_one", label: str = "one call per chunk") -> Way:
     """The same engine, called once for each text."""
-
-    def run(texts: Sequence[str]) -> Vectors:
-        rows = [engine.embed_documents([text]) for _ in range(copies) for text in texts]
-        return np.concatenate(rows[: len(texts)])
-
-    return Way(key, label, run, copies=copies)
+    return Way(key, label, lambda texts: np.concatenate([engine.embed_documents([text]) for text in texts]))
 
 
 def arranged(
