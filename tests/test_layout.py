@@ -33,7 +33,9 @@ ledger
 boilerplate lookup matrix names
 store
 index
+changes
 reading writing
+embedding
 pipeline
 filters fusion neighbours
 semantic wording

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vaultvec.datatypes import IndexReport, SearchResult
+from vaultvec.embedding import Progress as Moment
 from vaultvec.integrity import Finding
 from vaultvec.phases import Step
-from vaultvec.pipeline import Progress as Moment
 from vaultvec.session import Status
 
 SNIPPET_CHARS = 240

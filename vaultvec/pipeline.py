@@ -7,20 +7,22 @@ queues lie on disk, so memory stays flat however large the vault, and a process 
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from vaultvec.boilerplate import boilerplate_line, find_boilerplate, vault_boilerplate
+from vaultvec.changes import Changes, find_changes
 from vaultvec.chunks import CHUNKER_VERSION
-from vaultvec.datatypes import Batch, BatchResult, IndexReport, NoteFile
+from vaultvec.datatypes import IndexReport, NoteFile
+from vaultvec.embedding import Embedding, Progress, describe
 from vaultvec.engines import SERVERS, create_engine, load_tokenizer
 from vaultvec.engines.base import Engine
 from vaultvec.errors import EngineError, VaultError
@@ -49,28 +51,13 @@ from vaultvec.settings import Settings
 from vaultvec.vault import load_exclusions, open_vault, walk
 from vaultvec.writing import Writer
 
-GATHER_SECONDS = 0.2  # how long a window may wait to fill while the reader is still at work
-TIDY_WINDOWS = 10  # windows between two memory clean-ups, as the guide has it; none in FAST_MODE
 VERSIONS = {
     "reader_version": str(READER_VERSION),
     "chunker_version": str(CHUNKER_VERSION),
 }  # notes read by others are read again
-VERIFY_TEXTS = 8  # vectors recomputed after a run; none in FAST_MODE
 
 EngineFactory = Callable[..., Engine]
 Notify = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A moment of a run, for a progress bar."""
-
-    notes_done: int
-    notes_total: int
-    texts_done: int
-    texts_total: int  # known so far; grows while notes are read
-    tokens_done: int
-    seconds: float  # since the first batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +68,6 @@ class Hooks:
     progress: Callable[[Progress], None] = lambda _: None
     notify: Notify = lambda _: None
     engines: EngineFactory = create_engine
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What differs between the vault and the ledger."""
-
-    files: tuple[NoteFile, ...]  # to read, newest first
-    gone: tuple[str, ...]
-    total: int
-    unchanged: int
-    unreadable: tuple[tuple[str, str], ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every change is among the files to read, not only the newest ones."""
-        return len(self.files) + self.unchanged == self.total
 
 
 def index_vault(
@@ -152,8 +123,6 @@ class _Run:
         self.boilerplate: frozenset[str] = frozenset()
         self.connected: Engine | None = None  # the server engine, when config.py asks for one
         self.early: Future[Engine] | None = None  # the first model of a new index, loaded while notes are read
-        self.first_batch = 0.0
-        self.last_batch = 0.0
 
     def index(self, full: bool, limit: int | None, accept_deletions: bool) -> IndexReport:
         with writer_lock(self.settings.vault_dir(self.vault)):
@@ -260,7 +229,7 @@ class _Run:
         """Read, embed and store, side by side. Nothing is started when there is nothing to do."""
         models = self._model_rows(ledger, choice.models)
         if not changes.files and not ledger.counts().pending and not ledger.outbox_size():
-            self._describe(ledger, choice.models)
+            describe(self.report, ledger, [model.name for model in choice.models])
             return
         with ExitStack() as stack:
             reader = Reader(
@@ -273,9 +242,13 @@ class _Run:
             stack.callback(self._stop, reader, writer)
             reader.start()
             writer.start()
+            embedding = Embedding(
+                ledger, reader, self.report, self.settings.fast_mode, self.hooks.progress,
+                lambda: self._check(reader, writer), writer.wake,
+            )  # fmt: skip
             for row, model in zip(models, choice.models, strict=True):
-                self._embed(ledger, row, model, reader, writer)
-            self._join(reader)
+                embedding.run(row, model.name, partial(self._engine, model))
+            self._join(reader, writer)
             self._delete(ledger, stored, reader.state.vanished, len(changes.gone))
             self._count(reader)
             writer.finish()
@@ -302,129 +275,21 @@ class _Run:
             rows.append(ModelRow(number, fingerprint, model.dim, reader_of(model, position), encode))
         return rows
 
-    # ── embedding ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _embed(self, ledger: Ledger, row: ModelRow, model: ModelSpec, reader: Reader, writer: Writer) -> None:
-        """Everything pending for one model. The engine is loaded only when there is something to embed."""
-        first = self._first_window(ledger, row, reader)
-        if not first:
-            if not self.report.model:
-                self._describe(ledger, [model])
-            return
-        engine = self._engine(model)
-        try:
-            self._describe_engine(ledger, engine)
-            engine.warm_up()
-            hashes: dict[int, bytes] = {}
-            batches = self._batches(ledger, row, engine, reader, hashes)
-            gc.freeze()  # what the run knows by now stays to its end; the collector need not look through it again and again
-            busy_before = engine.busy_seconds
-            began = time.perf_counter()
-            self.first_batch = self.first_batch or began
-            for result in engine.embed_batches(batches):
-                self._check_threads(reader, writer)
-                self._save(ledger, row, result, hashes)
-                writer.wake()
-                self._show(ledger, reader)
-            self.last_batch = time.perf_counter()
-            self.report.embed_seconds += self.last_batch - began
-            self.report.model_busy_share = (engine.busy_seconds - busy_before) / max(1e-9, self.last_batch - began)
-            if not self.settings.fast_mode:
-                self._verify_vectors(ledger, row, engine)
-        finally:
-            gc.unfreeze()
-            engine.close()
-
-    def _first_window(self, ledger: Ledger, row: ModelRow, reader: Reader) -> bool:
-        """Wait until there is something to embed, or until it is certain that there is not."""
-        while True:
-            alive = reader.is_alive()
-            if ledger.take_pending(row.id, 0, 1):
-                return True
-            if not alive:
-                self._raise(reader)
-                return False
-            self._show(ledger, reader)
-            with reader.progress:
-                reader.progress.wait(0.05)
-
-    def _batches(
-        self, ledger: Ledger, row: ModelRow, engine: Engine, reader: Reader, hashes: dict[int, bytes]
-    ) -> Iterator[Batch]:
-        """Windows of pending texts, sorted and cut by the token budget. Pulled lazily: nothing is gathered ahead."""
-        after = windows = 0
-        while True:
-            alive = reader.is_alive()
-            found = ledger.take_pending(row.id, after, engine.texts_per_window)
-            if alive and len(found) < engine.texts_per_window and self._gather(reader):
-                found = ledger.take_pending(row.id, after, engine.texts_per_window)
-            if not found:
-                if not alive:
-                    return
-                continue
-            after = found[-1][0]
-            hashes.update((queue_id, digest) for queue_id, digest, _ in found)
-            prefix = engine.model.document_prefix  # in the token ids already; servers read the text
-            items = [replace(item, text=prefix + item.text) if prefix else item for _, _, item in found]
-            yield from engine.cut(items)
-            windows += 1
-            if windows % TIDY_WINDOWS == 0 and not self.settings.fast_mode:
-                gc.collect()
-
-    def _gather(self, reader: Reader) -> bool:
-        """Give the reader a moment to fill the window."""
-        with reader.progress:
-            reader.progress.wait(GATHER_SECONDS)
-        return True
-
-    def _save(self, ledger: Ledger, row: ModelRow, result: BatchResult, hashes: dict[int, bytes]) -> None:
-        """One batch into the ledger, at once: a kill loses at most the batches that are in the model."""
-        failed = dict(result.failed)
-        good = [i for i in range(len(result.batch.items)) if i not in failed]
-        digests = [hashes.pop(item.index) for item in result.batch.items]
-        ledger.save_vectors(row.id, [digests[i] for i in good], result.vectors[good])
-        for i, reason in failed.items():
-            ledger.mark_failed(row.id, digests[i], reason)
-        self.report.chunks_embedded += len(good)
-        self.report.tokens += result.batch.n_tokens
-
-    def _verify_vectors(self, ledger: Ledger, row: ModelRow, engine: Engine) -> None:
-        """Embed a few stored texts once more: what lies on disk must be what the model says."""
-        rows = ledger.db.execute(
-            "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? AND chunks.id IN "
-            "(SELECT id FROM chunks ORDER BY random() LIMIT ?)",
-            (row.id, VERIFY_TEXTS),
-        ).fetchall()
-        if not rows:
-            return
-        stored = np.stack([np.frombuffer(blob, dtype=np.float32) for _, blob in rows])
-        lowest = float((engine.embed_documents([text for text, _ in rows]) * stored).sum(axis=1).min())
-        if lowest < 0.999:
-            raise EngineError(
-                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ 0.999); run: python main.py "
-                "doctor"
-            )
-        self.report.verified = f"{len(rows)} vectors recomputed, lowest cosine {lowest:.5f}"
-
     # ── threads and reports ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _check_threads(self, reader: Reader, writer: Writer) -> None:
-        self._raise(reader)
-        if writer.error:
-            raise writer.error
-
-    def _raise(self, reader: Reader) -> None:
-        if reader.error:
-            raise reader.error
+    def _check(self, reader: Reader, writer: Writer) -> None:
+        for thread in (reader, writer):
+            if thread.error:
+                raise thread.error
         if reader.state.vanished and self._where() != self.place:
             raise VaultError(
                 f"{self.vault} vanished while it was read; mount it again and rerun: what was done is kept"
             )
 
-    def _join(self, reader: Reader) -> None:
+    def _join(self, reader: Reader, writer: Writer) -> None:
         while reader.is_alive():
             reader.join(0.1)
-        self._raise(reader)
+        self._check(reader, writer)
 
     def _stop(self, reader: Reader, writer: Writer) -> None:
         """Also after Ctrl-C: threads end at their next commit, nothing half-done."""
@@ -466,52 +331,6 @@ class _Run:
         ledger.compact()
         report.peak_rss_mb = peak_rss_mb()
         report.seconds = time.perf_counter() - self.started
-
-    def _describe(self, ledger: Ledger, models: Sequence[ModelSpec]) -> None:
-        """What the index was made with, for a run that needed no model."""
-        self.report.model = " + ".join(model.name for model in models)
-        self.report.engine = ledger.meta("engine")
-        self.report.precision = ledger.meta("precision")
-        self.report.device = ledger.meta("device")
-
-    def _describe_engine(self, ledger: Ledger, engine: Engine) -> None:
-        for key, value in (("engine", engine.name), ("precision", engine.precision), ("device", engine.device)):
-            ledger.set_meta(key, value)
-        names = [self.report.model] if self.report.model else []
-        self.report.model = " + ".join([*names, engine.model.name])
-        self.report.engine, self.report.precision, self.report.device = engine.name, engine.precision, engine.device
-
-    def _show(self, ledger: Ledger, reader: Reader) -> None:
-        state = reader.state
-        done = self.report.chunks_embedded
-        self.hooks.progress(
-            Progress(
-                state.read, len(reader.files), done, done + self._waiting(ledger), self.report.tokens,
-                time.perf_counter() - self.first_batch if self.first_batch else 0.0,
-            )
-        )  # fmt: skip
-
-    def _waiting(self, ledger: Ledger) -> int:
-        return int(ledger.db.execute("SELECT count(*) FROM pending").fetchone()[0])
-
-
-def find_changes(
-    files: Sequence[NoteFile],
-    unreadable: Sequence[tuple[str, str]],
-    stored: dict[str, StoredNote],
-    full: bool,
-    limit: int | None,
-) -> Changes:
-    """Which files to read and which notes are gone. Notes below a folder that could not be read are not gone."""
-    present = {file.path for file in files}
-    hidden = tuple("" if path == "." else f"{path}/" for path, _ in unreadable)
-    gone = tuple(
-        path for path in stored if path not in present and not path.startswith(hidden) and path not in dict(unreadable)
-    )
-    changed = [file for file in files if full or file.path not in stored or not stored[file.path].unchanged(file)]
-    picked = changed if limit is None else changed[:limit]
-    unchanged = len(files) - len(changed)
-    return Changes(tuple(picked), gone, len(files), unchanged, tuple(unreadable))
 
 
 def peak_rss_mb() -> float:

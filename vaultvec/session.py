@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from vaultvec.changes import find_changes
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerDamaged, LedgerError
@@ -15,7 +16,6 @@ from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
 from vaultvec.models import resolve
-from vaultvec.pipeline import find_changes
 from vaultvec.search import Searcher
 from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings

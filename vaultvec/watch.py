@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vaultvec.embedding import Progress
 from vaultvec.errors import LockedError, SettingsError, VaultError, VaultvecError
-from vaultvec.pipeline import Hooks, Progress, index_vault
+from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
 from vaultvec.vault import NOTE_SUFFIXES, Exclusions, load_exclusions, open_vault
 

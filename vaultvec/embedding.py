@@ -1,0 +1,168 @@
+"""The model's part of a run: windows of pending texts from the ledger, through the model, back into the ledger."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from vaultvec.datatypes import Batch, BatchResult, IndexReport
+from vaultvec.engines.base import Engine
+from vaultvec.errors import EngineError
+from vaultvec.ledger import Ledger, ModelRow
+from vaultvec.reading import Reader
+
+GATHER_SECONDS = 0.2  # how long a window may wait to fill while the reader is still at work
+TIDY_WINDOWS = 10  # windows between two memory clean-ups, as the guide has it; none in FAST_MODE
+VERIFY_TEXTS = 8  # vectors recomputed after a run; none in FAST_MODE
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a run, for a progress bar."""
+
+    notes_done: int
+    notes_total: int
+    texts_done: int
+    texts_total: int  # known so far; grows while notes are read
+    tokens_done: int
+    seconds: float  # since the first batch
+
+
+@dataclass(slots=True)
+class Embedding:
+    """Embeds what is pending, one model after another. `check` raises what a thread beside it ran into."""
+
+    ledger: Ledger
+    reader: Reader
+    report: IndexReport
+    fast_mode: bool
+    progress: Callable[[Progress], None]
+    check: Callable[[], None]
+    saved: Callable[[], None]  # called after each batch that is in the ledger
+    first_batch: float = field(default=0.0, init=False)
+    busy_seconds: float = field(default=0.0, init=False)
+
+    def run(self, row: ModelRow, name: str, load: Callable[[], Engine]) -> None:
+        """Everything pending for one model. It is loaded only when there is something to embed.
+
+        Raises what `load` and `check` raise, and EngineError.
+        """
+        if not self._anything_pending(row):
+            if not self.report.model:
+                describe(self.report, self.ledger, [name])
+            return
+        engine = load()
+        try:
+            self._describe(engine)
+            engine.warm_up()
+            self._embed(row, engine)
+            if not self.fast_mode:
+                self._verify(row, engine)
+        finally:
+            gc.unfreeze()
+            engine.close()
+
+    def _embed(self, row: ModelRow, engine: Engine) -> None:
+        hashes: dict[int, bytes] = {}
+        gc.freeze()  # what the run knows by now stays to its end; the collector need not look through it again and again
+        busy_before, began = engine.busy_seconds, time.perf_counter()
+        self.first_batch = self.first_batch or began
+        for result in engine.embed_batches(self._batches(row, engine, hashes)):
+            self.check()
+            self._save(row, result, hashes)
+            self.saved()
+            self._show()
+        self.report.embed_seconds += time.perf_counter() - began
+        self.busy_seconds += engine.busy_seconds - busy_before
+        self.report.model_busy_share = self.busy_seconds / max(1e-9, self.report.embed_seconds)
+
+    def _anything_pending(self, row: ModelRow) -> bool:
+        """Wait until there is something to embed, or until it is certain that there is not."""
+        while True:
+            alive = self.reader.is_alive()
+            if self.ledger.take_pending(row.id, 0, 1):
+                return True
+            if not alive:
+                self.check()
+                return False
+            self._show()
+            with self.reader.progress:
+                self.reader.progress.wait(0.05)
+
+    def _batches(self, row: ModelRow, engine: Engine, hashes: dict[int, bytes]) -> Iterator[Batch]:
+        """Windows of pending texts, sorted and cut by the token budget. Pulled lazily: nothing is gathered ahead."""
+        after = windows = 0
+        while True:
+            alive = self.reader.is_alive()
+            found = self.ledger.take_pending(row.id, after, engine.texts_per_window)
+            if alive and len(found) < engine.texts_per_window:
+                with self.reader.progress:  # a moment to fill the window
+                    self.reader.progress.wait(GATHER_SECONDS)
+                found = self.ledger.take_pending(row.id, after, engine.texts_per_window)
+            if not found:
+                if not alive:
+                    return
+                continue
+            after = found[-1][0]
+            hashes.update((queue_id, digest) for queue_id, digest, _ in found)
+            prefix = engine.model.document_prefix  # in the token ids already; servers read the text
+            items = [replace(item, text=prefix + item.text) if prefix else item for _, _, item in found]
+            yield from engine.cut(items)
+            windows += 1
+            if windows % TIDY_WINDOWS == 0 and not self.fast_mode:
+                gc.collect()
+
+    def _save(self, row: ModelRow, result: BatchResult, hashes: dict[int, bytes]) -> None:
+        """One batch into the ledger, at once: a kill loses at most the batches that are in the model."""
+        failed = dict(result.failed)
+        good = [i for i in range(len(result.batch.items)) if i not in failed]
+        digests = [hashes.pop(item.index) for item in result.batch.items]
+        self.ledger.save_vectors(row.id, [digests[i] for i in good], result.vectors[good])
+        for i, reason in failed.items():
+            self.ledger.mark_failed(row.id, digests[i], reason)
+        self.report.chunks_embedded += len(good)
+        self.report.tokens += result.batch.n_tokens
+
+    def _verify(self, row: ModelRow, engine: Engine) -> None:
+        """Embed a few stored texts once more: what lies on disk must be what the model says."""
+        rows = self.ledger.db.execute(
+            "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? AND chunks.id IN "
+            "(SELECT id FROM chunks ORDER BY random() LIMIT ?)",
+            (row.id, VERIFY_TEXTS),
+        ).fetchall()
+        if not rows:
+            return
+        stored = np.stack([np.frombuffer(blob, dtype=np.float32) for _, blob in rows])
+        lowest = float((engine.embed_documents([text for text, _ in rows]) * stored).sum(axis=1).min())
+        if lowest < 0.999:
+            raise EngineError(
+                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ 0.999); run: python main.py "
+                "doctor"
+            )
+        self.report.verified = f"{len(rows)} vectors recomputed, lowest cosine {lowest:.5f}"
+
+    def _describe(self, engine: Engine) -> None:
+        """What embeds, into the ledger and the report."""
+        report = self.report
+        for key, value in (("engine", engine.name), ("precision", engine.precision), ("device", engine.device)):
+            self.ledger.set_meta(key, value)
+        report.model = " + ".join([*([report.model] if report.model else []), engine.model.name])
+        report.engine, report.precision, report.device = engine.name, engine.precision, engine.device
+
+    def _show(self) -> None:
+        state, done = self.reader.state, self.report.chunks_embedded
+        waiting = int(self.ledger.db.execute("SELECT count(*) FROM pending").fetchone()[0])
+        seconds = time.perf_counter() - self.first_batch if self.first_batch else 0.0
+        self.progress(
+            Progress(state.read, len(self.reader.files), done, done + waiting, self.report.tokens, seconds)
+        )  # fmt: skip
+
+
+def describe(report: IndexReport, ledger: Ledger, names: Sequence[str]) -> None:
+    """Into the report: what the index was made with, for a run that needed no model."""
+    report.model = " + ".join(names)
+    report.engine, report.precision, report.device = (ledger.meta(key) for key in ("engine", "precision", "device"))
