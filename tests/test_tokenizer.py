@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from vaultvec.engines import load_tokenizer
-from vaultvec.engines.tokenizer import HEAD_CHARACTERS_PER_TOKEN, HfTokenizer
+from vaultvec.engines.tokenizer import HEAD_CHARACTERS_PER_TOKEN, TOKENIZE_BATCH, HfTokenizer
 from vaultvec.errors import ModelError
 from vaultvec.models import L6, resolve, weights_path
 
@@ -61,6 +61,13 @@ def test_a_long_text_is_cut_as_if_all_of_it_had_been_tokenised(tokenizer: HfToke
 def test_two_megabytes_on_one_line_come_back(tokenizer: HfTokenizer) -> None:
     rows = tokenizer.encode(["a,b" * 700_000, "word " * 400_000], 256)
     assert [len(row) for row in rows] == [256, 256]
+
+
+def test_rows_of_many_texts_are_those_of_each_alone(tokenizer: HfTokenizer) -> None:
+    texts = [f"note {i} " * (i % 90) for i in range(TOKENIZE_BATCH + 40)]
+    for limit in (None, 32):
+        together = tokenizer.encode(texts, limit)
+        assert [row.tolist() for row in together] == [tokenizer.encode([text], limit)[0].tolist() for text in texts]
 
 
 def test_joined_pieces_are_the_pieces_joined(tokenizer: HfTokenizer) -> None:
