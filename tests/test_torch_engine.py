@@ -315,13 +315,14 @@ def test_several_devices_share_the_batches(tokenizer: HfTokenizer, golden: np.nd
 def test_half_precision_stands_only_where_it_agrees(tmp_path: Path, tokenizer: HfTokenizer) -> None:
     heard: list[str] = []
     good = EncoderSource(SPEC, tokenizer, True, heard.append)
-    assert good.settle_precision(CPU, "bf16") == "bf16"
+    assert good.open(CPU, "bf16", checked=True)[1] == "bf16"
     model = save_tiny(tmp_path, "bert")
     with torch.no_grad():
         model.encoder.layer[0].intermediate.dense.weight.mul_(1e6)  # beyond fp16's 65,504
     model.save_pretrained(tmp_path)
     wild = EncoderSource(ModelSpec(str(tmp_path), "transformer", 32, 64), tokenizer, True, heard.append)
-    assert wild.settle_precision(CPU, "fp16") == "fp32"
+    encoder, precision = wild.open(CPU, "fp16", checked=True)
+    assert (precision, encoder.encode([np.array([5, 6], dtype=np.int32)]).isfinite().all()) == ("fp32", True)
     assert heard == ["fp16 changes the vectors (lowest cosine nan); using fp32"]
 
 

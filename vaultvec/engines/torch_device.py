@@ -128,6 +128,16 @@ def free_cache(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+# What `keep_forever` keeps.
+_kept: list[torch.Tensor] = []
+
+
+def keep_forever(host: torch.Tensor) -> None:
+    """Never free a pinned tensor that a failed device was to write: its allocator would record an event on the device,
+    fail there, in a destructor, and abort the process, which is about to go on with the CPU."""
+    _kept.append(host)
+
+
 class CudaClock:
     """Two events around a batch: when it is done can be awaited alone, and what it took is the GPU's own time."""
 
@@ -165,3 +175,11 @@ def copy_back(vectors: torch.Tensor) -> torch.Tensor:
         return vectors.cpu()
     host = torch.empty(vectors.shape, dtype=torch.float32, pin_memory=True)
     return host.copy_(vectors, non_blocking=True)
+
+
+def send(host: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on the device. On CUDA only queued, when it is pinned: torch keeps its memory until the copy is done.
+
+    On MPS a queued copy would read memory that is given out again meanwhile.
+    """
+    return host.to(device, non_blocking=device.type == "cuda")
