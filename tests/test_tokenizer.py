@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from vaultvec.engines import load_tokenizer
 from vaultvec.engines.tokenizer import HEAD_CHARACTERS_PER_TOKEN, TOKENIZE_BATCH, HfTokenizer
 from vaultvec.errors import ModelError
 from vaultvec.models import L6, resolve, weights_path
+from vaultvec.tokenizing import AHEAD, encode_ahead
 
 ROOT = Path(__file__).resolve().parents[1]
 L6_PATH = weights_path(resolve(L6)).parent / "tokenizer.json"
@@ -92,6 +94,31 @@ def test_a_tokenizer_that_sees_white_space_is_not_joinable(tmp_path: Path) -> No
 def test_lone_surrogates_and_nulls_are_taken(tokenizer: HfTokenizer) -> None:
     broken, mended = tokenizer.encode(["a \ud83c b\0", "a � b\0"])
     np.testing.assert_array_equal(broken, mended)
+
+
+def test_parts_are_tokenised_a_bounded_number_ahead(tokenizer: HfTokenizer) -> None:
+    pulled: list[int] = []
+
+    def parts() -> Iterator[list[str]]:
+        for i in range(6):
+            pulled.append(i)
+            yield [f"note {i}", "hello world"]
+
+    ahead = encode_ahead(tokenizer, parts(), 8)
+    part, rows = next(ahead)
+    assert part == ["note 0", "hello world"]
+    assert pulled == list(range(AHEAD + 1))
+    assert rows[1].tolist() == [101, 7592, 2088, 102]
+    assert [rows[0].tolist() for _, rows in ahead] == [tokenizer.encode([f"note {i}"])[0].tolist() for i in range(1, 6)]
+
+
+def test_a_tokenizer_that_fails_in_its_thread_is_heard() -> None:
+    class Broken:
+        def encode(self, texts: list[str], max_tokens: int | None) -> list[np.ndarray]:
+            raise ModelError(f"{len(texts)} texts, {max_tokens} tokens")
+
+    with pytest.raises(ModelError, match="1 texts, 8 tokens"):
+        list(encode_ahead(Broken(), [["a"], ["b"]], 8))  # type: ignore[arg-type]
 
 
 def test_it_travels_to_another_process(tokenizer: HfTokenizer) -> None:

@@ -177,3 +177,10 @@ def test_the_weights_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     source = torch_encoder.EncoderSource(SPEC, TOKENIZER, True, lambda _: None)
     assert source.open(torch.device("cpu"), "bf16", checked=True, compiled=False)[1] == "bf16"
     assert len(read) == 1
+
+
+def test_more_texts_than_a_window_are_tokenised_ahead_and_keep_their_order() -> None:
+    engine = cpu_engine(window=16)
+    many = TEXTS * 6
+    assert len(many) > engine.texts_per_window
+    np.testing.assert_allclose(engine.embed_documents(many), np.tile(engine.embed_documents(TEXTS), (6, 1)), atol=1e-6)
