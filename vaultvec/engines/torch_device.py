@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vaultvec.errors import SettingsError
@@ -122,10 +123,11 @@ def free_cache(device: torch.device) -> None:
     """Give unused blocks back, so that a smaller batch finds room in one piece."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+    with suppress(RuntimeError):  # a lost device has nothing to give back
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif device.type == "mps":
+            torch.mps.empty_cache()
 
 
 # What `keep_forever` keeps.
@@ -133,8 +135,11 @@ _kept: list[torch.Tensor] = []
 
 
 def keep_forever(host: torch.Tensor) -> None:
-    """Never free a pinned tensor that a failed device was to write: its allocator would record an event on the device,
-    fail there, in a destructor, and abort the process, which is about to go on with the CPU."""
+    """Never free a pinned tensor that a failed device was to write.
+
+    Its allocator would record an event on the device, fail, in a destructor, and so abort the process, which is about
+    to go on with the CPU (https://github.com/pytorch/pytorch/pull/178154).
+    """
     _kept.append(host)
 
 

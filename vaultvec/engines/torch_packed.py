@@ -2,6 +2,9 @@
 
 Only attention needs to know where one text ends and the next begins; see torch_attention.py. The idea is that of
 ByteTransformer (Zhai et al. 2022, arXiv:2210.03052) and of FlashAttention's variable-length kernels.
+
+No CUDA graphs: a batch is as large as keeps each kernel at work for longer than the next one's launch takes, so there is
+nothing left for a graph to save, and it would want every batch padded to a size it has recorded.
 """
 
 from __future__ import annotations
