@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from tiny_model import HIDDEN, LIMIT, write_tiny_bert
 
 from vaultvec.datatypes import Batch, Encoded, TokenIds
@@ -326,13 +327,10 @@ def test_half_precision_stands_only_where_it_agrees(tmp_path: Path, tokenizer: H
     assert heard == ["fp16 changes the vectors (lowest cosine nan); using fp32"]
 
 
-def test_compile_that_fails_costs_one_line(
-    tokenizer: HfTokenizer, golden: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 0)
-    monkeypatch.setattr("torch._dynamo.config.fail_on_recompile_limit_hit", True)
+def test_compile_that_fails_costs_one_line(tokenizer: HfTokenizer, golden: np.ndarray) -> None:
     heard: list[str] = []
-    engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", compiled=True, notify=heard.append)
+    with torch._dynamo.config.patch(recompile_limit=0, fail_on_recompile_limit_hit=True):
+        engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", compiled=True, notify=heard.append)
     assert [line.split(" (")[0] for line in heard] == ["torch.compile failed"]
     assert lowest_cosine(engine.embed_documents(TEXTS), golden) >= 0.99999
 
