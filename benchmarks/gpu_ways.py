@@ -183,6 +183,7 @@ class Bench:
         tokens = int(self.lengths[: way.count].sum())
         row: dict[str, Any] = {
             "key": way.key, "label": way.label, "texts": way.count,
+            "device": way.engine.device if way.engine else self.device,  # ours goes on with the CPU when a GPU fails
             "texts_per_second": round(way.count / seconds, 1), "tokens_per_second": round(tokens / seconds),
             "spread": round((max(way.seconds) - min(way.seconds)) / 2 / seconds, 3),
             "model_busy_percent": round(100 * way.busy / sum(way.seconds), 1) if way.engine else None,

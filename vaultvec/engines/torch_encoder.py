@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vaultvec.datatypes import TokenIds
 from vaultvec.engines.base import Tokenizer
 from vaultvec.engines.reference import load_reference, reference_source
-from vaultvec.engines.torch_device import dtype_of
+from vaultvec.engines.torch_device import CPU_TOKEN_BUDGET, dtype_of
 from vaultvec.engines.torch_packed import PackedEncoder
 from vaultvec.engines.torch_padded import PaddedEncoder
 from vaultvec.engines.torch_weights import Weights, read_folder, read_loaded
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 LOWEST_COSINE = 0.999  # of half precision to fp32, or fp32 it is
+GPU_COMPILE_TOKENS = 16_384  # of the first batch through a compiled model: large, but no strain on a small card
 CHECK_TEXTS = (
     "Zettelkasten",
     "The index keeps a vector for each chunk, keyed by the hash of its text.",
@@ -92,12 +93,17 @@ class EncoderSource:
         return PaddedEncoder(loaded, device, dtype)
 
     def _compile(self, encoder: Encoder, rows: Sequence[TokenIds]) -> None:
-        """Compile now, at two sizes, so that a failure shows now and costs one line."""
+        """Compile now, so that a failure shows now and costs one line.
+
+        A large batch first: the compiler picks its kernels' shapes by the size it sees first.
+        """
         if not encoder.compiled:
             self.notify("torch.compile is for packed tokens; this model runs padded and uncompiled")
             return
+        tokens = CPU_TOKEN_BUDGET if encoder.device.type == "cpu" else GPU_COMPILE_TOKENS
+        large = [*rows] * (tokens // sum(map(len, rows)) + 1)
         try:
-            for some in (rows[:2], rows):
+            for some in (large, rows):
                 encoder.encode(some).cpu()
         except Exception as error:  # a missing compiler, driver or kernel: each has its own class
             self.notify(f"torch.compile failed ({first_line(error)}); going on without it")
