@@ -20,6 +20,7 @@ from vaultvec.engines.base import Engine
 from vaultvec.errors import EngineError
 from vaultvec.models import L6, ModelSpec, resolve
 from vaultvec.settings import Settings
+from vaultvec.tokenizing import encode_ahead
 
 TIDY_EVERY = 10  # windows
 
@@ -123,14 +124,14 @@ class EmbeddingModel:
         return out
 
     def _items(self, texts: Sequence[str], batch_size: int) -> Iterator[Encoded]:
-        """Token ids, one window at a time, made while the window before is in the engine."""
+        """Token ids, one window at a time, made in a thread while those before are in the engine."""
         spec = self.engine.model
-        for window, part in enumerate(_slices(texts, batch_size), start=1):
-            prefixed = [spec.document_prefix + text for text in part]
-            rows = self.engine.tokenizer.encode(prefixed, spec.max_tokens)
-            start = (window - 1) * batch_size
-            for i, (text, row) in enumerate(zip(prefixed, rows, strict=True), start=start):
-                yield Encoded(i, text, row)
+        parts = ([spec.document_prefix + text for text in part] for part in _slices(texts, batch_size))
+        index = 0
+        for window, (part, rows) in enumerate(encode_ahead(self.engine.tokenizer, parts, spec.max_tokens), start=1):
+            for text, row in zip(part, rows, strict=True):
+                yield Encoded(index, text, row)
+                index += 1
             if window % TIDY_EVERY == 0:
                 self._tidy()
 

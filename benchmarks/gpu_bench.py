@@ -1,13 +1,13 @@
 """One GPU (or CPU), one model, the same texts: sentence-transformers, the guide's fast function, and ours, in turn.
 
     python benchmarks/gpu_bench.py --make-texts VAULT texts.json.gz                  # one text a JSON line
-    python benchmarks/gpu_bench.py --texts texts.json.gz --device cuda --out result.json
+    python benchmarks/gpu_bench.py --model FOLDER --texts texts.json.gz --out result.json
     python benchmarks/gpu_bench.py --texts texts.json.gz --device cpu --quick        # does it run? numbers mean nothing
 
 Needs torch, sentence-transformers, tokenizers, safetensors and numpy; no store, no other engine. Every way is warmed
 up, then all are timed in turn, round by round. A way gets as many texts as keep it busy for about a second on a large
 GPU; the texts are shuffled, so that every way gets the same mix of lengths. gpu_ways.py has the ways, gpu_texts.py the
-texts and the tokenising processes.
+texts and the tokenising processes, gpu_details.py the ceiling, the stages and the checks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,10 +28,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are in a folder; nobody is asked for newer ones
+
+from benchmarks.gpu_details import ceiling, fp32_check, memory_check, operations, stages, sweep
 from benchmarks.gpu_texts import make_texts, read_texts, say
-from benchmarks.gpu_ways import FULL, QUICK, Bench
+from benchmarks.gpu_ways import FULL, QUICK, Bench, Way
 from vaultvec.models import L6, resolve, weights_path
 
+TIME_FOR_DETAILS = 180  # seconds kept for what follows the rounds
 TOKENS_A_CHUNK = 184  # the aim is 20,000 chunks of so many tokens a second
 
 
@@ -65,53 +70,94 @@ def output_of(*command: str) -> str | None:
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """Warm-up, rounds in turn, stages, sweep, checks."""
-    ceiling = bench.ceiling()
-    say(f"ceiling: {', '.join(f'{name} {tflops:.2f} TFLOP/s' for name, tflops in ceiling.items())}")
-    ways = bench.ways()
-    for way in ways:
-        say(f"warm-up: {way.label}")
-        way.run(max(1, way.count // 4))
+    """Warm-up, rounds in turn, then where the time goes, token budgets and checks."""
+    most = ceiling(bench)
+    say(f"ceiling: {', '.join(f'{name} {tflops:.2f} TFLOP/s' for name, tflops in most.items())}")
+    failures: dict[str, str] = {}
+    ways = [way for way in bench.ways() if attempt(failures, way.label, lambda w=way: warm_up(w))]
     for number in range(bench.sizes.rounds):
+        if number > 1 and bench.seconds_left() < TIME_FOR_DETAILS:
+            say("out of time: fewer rounds")
+            break
         for way in ways if number % 2 == 0 else ways[::-1]:
             bench.time(way)
             say(f"round {number + 1}: {way.count / way.seconds[-1]:>10,.1f} texts/s  {way.label}")
-    truth = next(way.vectors for way in ways if way.key == "usual")
-    assert truth is not None
-    rows = [bench.row(way, truth, ceiling) for way in ways]
-    speeds = {row["key"]: row["texts_per_second"] for row in rows}
-    best = max(speeds["ours"], speeds["ours_compiled"])
-    tokens = max(row["tokens_per_second"] for row in rows if row["key"] in ("ours", "ours_compiled"))
-    aims = {f"ours_over_{key}": round(best / speeds[key], 2) for key in speeds if not key.startswith("ours")}
-    aims[f"chunks_of_{TOKENS_A_CHUNK}_tokens_per_second"] = round(tokens / TOKENS_A_CHUNK)
+    truth = next((way.vectors for way in ways if way.key == "usual"), None)
+    if truth is None:
+        raise SystemExit(f"sentence-transformers does not run here: {failures}")
+    rows = [bench.row(way, truth, most) for way in ways]
+    attend = next((way.engine._encoder.attend.__name__ for way in ways if way.key == "ours"), None)
     return {
         "mean_tokens": round(float(bench.lengths.mean()), 1),
         "tokenising_processes": bench.workers,
-        "attention": bench.engine()._encoder.attend.__name__,
-        "ceiling_tflops": {name: round(tflops, 3) for name, tflops in ceiling.items()},
+        "attention": attend,
+        "ceiling_tflops": {name: round(tflops, 3) for name, tflops in most.items()},
         "rows": rows,
-        "aims": aims,
-        "stages_seconds": bench.stages(),
-        "sweep": bench.sweep(),
-        "checks": bench.checks(truth),
+        "aims": aims(rows),
+        "stages_seconds": attempt(failures, "stages", lambda: stages(bench)),
+        "operations": attempt(failures, "operations", lambda: operations(bench)),
+        "checks": {
+            "fp32": attempt(failures, "fp32 check", lambda: fp32_check(bench, truth)),
+            "out_of_memory": attempt(failures, "memory check", lambda: memory_check(bench, truth)),
+        },
+        "sweep": attempt(failures, "sweep", lambda: sweep(bench)),
+        "failures": failures,
+    }
+
+
+def warm_up(way: Way) -> bool:
+    """A quarter of its texts, not timed."""
+    say(f"warm-up: {way.label}")
+    way.run(max(1, way.count // 4))
+    return True
+
+
+def attempt(failures: dict[str, str], name: str, work: Callable[[], Any]) -> Any:
+    """What `work` gives, or None and a line in `failures`: what else was measured must not be lost."""
+    try:
+        return work()
+    except Exception as error:  # whatever it is, it is told
+        failures[name] = f"{type(error).__name__}: {error}"[:300]
+        say(f"{name} failed: {failures[name]}")
+        return None
+
+
+def aims(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many times as fast as each other way ours is from text to vector, and chunks of the aimed length a second."""
+    speeds = {row["key"]: row["texts_per_second"] for row in rows}
+    ours = [row for row in rows if row["key"] in ("ours", "ours_compiled", "ours_threads")]
+    if not ours:
+        return {}
+    best = max(ours, key=lambda row: row["texts_per_second"])
+    others = [key for key in speeds if not key.startswith("ours")]
+    return {
+        "best": best["key"],
+        **{f"ours_over_{key}": round(best["texts_per_second"] / speeds[key], 2) for key in others},
+        f"chunks_of_{TOKENS_A_CHUNK}_tokens_per_second": round(best["tokens_per_second"] / TOKENS_A_CHUNK),
     }
 
 
 def table(result: dict[str, Any]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| way | texts/s | ± | tokens/s | of the ceiling (square / model) | GPU use | peak MB | lowest cosine |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| way | texts/s | ± | tokens/s | of the ceiling (square / model) | GPU use | model busy | peak MB | lowest cosine |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
         share = " / ".join(f"{100 * part:.1f} %" for part in row.get("share_of_ceiling", {}).values())
-        use, peak = row["gpu_use_percent"], row["peak_gpu_memory_mb"]
+        use, busy = (percent(row[name]) for name in ("gpu_use_percent", "model_busy_percent"))
+        peak = row["peak_gpu_memory_mb"]
         lines.append(
             f"| {row['label']} | {row['texts_per_second']:,.1f} | {100 * row['spread']:.0f} % "
-            f"| {row['tokens_per_second']:,} | {share} | {'–' if use is None else f'{use:.0f} %'} "
+            f"| {row['tokens_per_second']:,} | {share} | {use} | {busy} "
             f"| {'–' if peak is None else f'{peak:,.0f}'} | {row['lowest_cosine']:.6f} |"
         )
     return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """A cell."""
+    return "–" if value is None else f"{value:.0f} %"
 
 
 def main() -> int:
@@ -123,6 +169,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="under 100 texts, to see that it runs")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="tokenising processes")
+    parser.add_argument("--minutes", type=float, default=8, help="after which nothing new is begun")
     parser.add_argument("--make-texts", nargs=2, type=Path, metavar=("VAULT", "OUT"))
     options = parser.parse_args()
     if options.make_texts:
@@ -132,7 +179,9 @@ def main() -> int:
         parser.error("--texts is missing; make some with --make-texts VAULT OUT")
     folder = options.model or weights_path(resolve(L6)).parent
     sizes = QUICK if options.quick else FULL
-    bench = Bench(folder, read_texts(options.texts), options.device, sizes, options.workers)
+    bench = Bench(
+        folder, read_texts(options.texts), options.device, sizes, workers=options.workers, minutes=options.minutes
+    )
     try:
         result = {"environment": environment(options.device, folder, options.texts), "sizes": asdict(sizes)}
         result |= measure(bench)
@@ -142,7 +191,7 @@ def main() -> int:
     if options.out:
         options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(table(result))
-    for name in ("aims", "stages_seconds", "checks"):
+    for name in ("aims", "stages_seconds", "operations", "checks", "failures"):
         print(f"{name}: {json.dumps(result[name])}")
     return 0
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu_texts import read_spec, say, start_tokenizer, tokenise
+from benchmarks.gpu_use import GpuUse
 from vaultvec.datatypes import Encoded, Vectors
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.measure.ceiling import Shapes, read_shapes
@@ -55,47 +54,21 @@ class Way:
     run: Callable[[int], Vectors]
     seconds: list[float] = field(default_factory=list)
     gpu_use: list[float] = field(default_factory=list)
+    engine: Any = None  # ours
+    busy: float = 0.0  # seconds that the model of ours was at work, by the device's own clock
     peak_mb: float = 0.0
     vectors: Vectors | None = None
-
-
-class GpuUse(threading.Thread):
-    """Reads nvidia-smi's utilisation five times a second until closed; silent where there is none."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__(daemon=True)
-        self.seen: list[tuple[float, float]] = []  # (time, per cent)
-        self._process: subprocess.Popen[str] | None = None
-        if device == "cuda":
-            command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
-            try:
-                self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            except OSError:
-                return
-            self.start()
-
-    def run(self) -> None:
-        assert self._process is not None
-        for line in self._process.stdout or ():
-            if line.strip().isdigit():
-                self.seen.append((time.perf_counter(), float(line)))
-
-    def between(self, began: float, ended: float) -> list[float]:
-        """What was read between two moments."""
-        return [value for moment, value in list(self.seen) if began <= moment <= ended]
-
-    def close(self) -> None:
-        """Stop reading."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
 
 
 class Bench:
     """The texts, the models and the clock."""
 
-    def __init__(self, folder: Path, texts: list[str], device: str, sizes: Sizes, workers: int) -> None:
+    def __init__(
+        self, folder: Path, texts: list[str], device: str, sizes: Sizes, *, workers: int, minutes: float
+    ) -> None:
         import torch
+
+        self._deadline = time.perf_counter() + 60 * minutes
 
         self.torch: Any = torch
         self.device, self.sizes = device, sizes
@@ -117,8 +90,10 @@ class Bench:
         tasks = [self.texts[i : min(i + TEXTS_A_TASK, count)] for i in range(0, count, TEXTS_A_TASK)]
         index = 0
         for flat, lengths in self.pool.map(tokenise, tasks, [self.spec.max_tokens] * len(tasks)):
-            for row in np.split(flat, np.cumsum(lengths)[:-1]):
-                yield Encoded(index, "", row)
+            start = 0
+            for length in lengths:
+                yield Encoded(index, "", flat[start : start + length])
+                start += length
                 index += 1
 
     def engine(self, **options: Any) -> Any:
@@ -127,6 +102,10 @@ class Bench:
 
         options = {"device": self.device, "window": WINDOW, "notify": say, **options}
         return TorchEngine(self.spec, self.tokenizer, **options)
+
+    def seconds_left(self) -> float:
+        """Until nothing new should be begun."""
+        return self._deadline - time.perf_counter()
 
     def sync(self) -> None:
         """Until the device has done all it was given."""
@@ -149,10 +128,12 @@ class Bench:
         if cuda:
             cuda.reset_peak_memory_stats()
             before = cuda.memory_allocated()
+        busy = way.engine.busy_seconds if way.engine else 0.0
         began = time.perf_counter()
         way.vectors = way.run(way.count)
         self.sync()
         ended = time.perf_counter()
+        way.busy += way.engine.busy_seconds - busy if way.engine else 0.0
         way.seconds.append(ended - began)
         way.gpu_use += self.gpu.between(began, ended)
         if cuda:
@@ -162,7 +143,6 @@ class Bench:
         """Everything that is compared, slowest idea first."""
         sizes, plain = self.sizes, self.reference()
         options = {"normalize_embeddings": True, "show_progress_bar": False}
-        ours, compiled, padded = self.engine(), self.engine(compiled=True), self.engine(packed=False)
         found = [
             Way("one", "sentence-transformers, one call per chunk", sizes.one,
                 lambda n: np.stack([plain.encode(text, **options) for text in self.texts[:n]])),
@@ -177,114 +157,24 @@ class Bench:
                 Way("guide_fp16", f"the guide's fast function, {GUIDE_BATCH}, fp16", sizes.guide,
                     lambda n: guide_fast(half, self.texts[:n]))
             )  # fmt: skip
+        return [*found, *self.our_ways()]
+
+    def our_ways(self) -> list[Way]:
+        """Ours: from texts by way of processes or of threads, padded, compiled, and from ready token ids."""
+        count = self.sizes.ours
+        ours, compiled, padded = self.engine(), self.engine(compiled=True), self.engine(packed=False)
         return [
-            *found,
-            Way("padded", f"ours, padded, {padded.precision}", sizes.ours,
-                lambda n: embed(padded, self.tokenised(n), n)),
-            Way("ours", f"ours, packed, {ours.precision}", sizes.ours,
-                lambda n: embed(ours, self.tokenised(n), n)),
-            Way("ours_compiled", f"ours, packed, compiled, {compiled.precision}", sizes.ours,
-                lambda n: embed(compiled, self.tokenised(n), n)),
-            Way("ours_ids", f"ours, packed, {ours.precision}, token ids ready", sizes.ours,
-                lambda n: embed(ours, self.ids[:n], n)),
+            Way("padded", f"ours, padded, {padded.precision}", count,
+                lambda n: embed(padded, self.tokenised(n), n), engine=padded),
+            Way("ours", f"ours, packed, {ours.precision}", count,
+                lambda n: embed(ours, self.tokenised(n), n), engine=ours),
+            Way("ours_compiled", f"ours, packed, compiled, {compiled.precision}", count,
+                lambda n: embed(compiled, self.tokenised(n), n), engine=compiled),
+            Way("ours_threads", f"ours, packed, {ours.precision}, one process: embed_documents", count,
+                lambda n: ours.embed_documents(self.texts[:n]), engine=ours),
+            Way("ours_ids", f"ours, packed, {ours.precision}, token ids ready", count,
+                lambda n: embed(ours, self.ids[:n], n), engine=ours),
         ]  # fmt: skip
-
-    def stages(self) -> dict[str, float]:
-        """Seconds of each step of ours over all texts when nothing overlaps."""
-        from vaultvec.engines.torch_device import copy_back
-
-        engine, count = self.engine(), self.sizes.ours
-        embed(engine, self.ids[:count], count)
-        spent = dict.fromkeys(("tokenise", "plan", "pack and copy", "forward", "gather"), 0.0)
-
-        def lap(name: str, began: float) -> float:
-            self.sync()
-            now = time.perf_counter()
-            spent[name] += now - began
-            return now
-
-        now = time.perf_counter()
-        items = list(self.tokenised(count))
-        now = lap("tokenise", now)
-        batches = list(engine.plan(items))
-        now = lap("plan", now)
-        for batch in batches:
-            packed = engine._encoder.pack([item.token_ids for item in batch.items])
-            now = lap("pack and copy", now)
-            vectors = engine._encoder.run(*packed)
-            now = lap("forward", now)
-            engine._checked(batch, np.asarray(copy_back(vectors)) if self.device != "cuda" else vectors.cpu().numpy())
-            now = lap("gather", now)
-        engine.close()
-        return {name: round(seconds, 4) for name, seconds in spent.items()}
-
-    def sweep(self) -> list[dict[str, Any]]:
-        """Token budgets, with and without torch.compile, on ready token ids."""
-        rows = []
-        for compiled in (False, True):
-            engine = self.engine(compiled=compiled)
-            for budget in self.sizes.budgets:
-                count = min(len(self.ids), max(1, self.sizes.ours // (4 if budget < 16_384 else 1)))
-                engine.token_budget = budget
-                taken = []
-                for number in range(3):
-                    began = time.perf_counter()
-                    embed(engine, self.ids[:count], count)
-                    if number:  # the first warms up
-                        taken.append(time.perf_counter() - began)
-                speed = round(count / median(taken), 1)
-                rows.append({"budget": budget, "compiled": compiled, "texts_per_second": speed})
-                say(f"  budget {budget:>7}  compiled {compiled!s:5}  {speed:>10,.0f} texts/s")
-            engine.close()
-        return rows
-
-    def checks(self, truth: Vectors) -> dict[str, Any]:
-        """fp32 through the other attention, and a real out-of-memory on a GPU: both must give the same vectors."""
-        count = len(truth)
-        exact = self.engine(precision="fp32")
-        found: dict[str, Any] = {
-            "fp32_attention": exact._encoder.attend.__name__,
-            "fp32_lowest_cosine": cosines(truth, embed(exact, self.ids[:count], count))[0],
-        }
-        exact.close()
-        if self.device == "cuda":
-            gc.collect()
-            self.torch.cuda.empty_cache()
-            total = self.torch.cuda.get_device_properties(0).total_memory
-            fraction = (self.torch.cuda.memory_reserved() + 1e9) / total
-            tight = self.engine(token_budget=4_000_000, gpu_memory_fraction=fraction)
-            tight.window = self.sizes.ours
-            vectors = embed(tight, self.ids, len(self.ids))
-            found["out_of_memory_count"] = tight.out_of_memory_count
-            found["out_of_memory_budget_after"] = tight.token_budget
-            found["out_of_memory_device_after"] = tight.device
-            found["out_of_memory_lowest_cosine"] = cosines(truth, vectors[:count])[0]
-            tight.close()
-            self.torch.cuda.set_per_process_memory_fraction(1.0)
-        return found
-
-    def ceiling(self) -> dict[str, float]:
-        """TFLOP/s of matrix products: a large square one, and the model's own largest."""
-        torch = self.torch
-        gpu = self.device == "cuda"
-        kind = torch.bfloat16 if gpu else torch.float32
-        inner, hidden = (self.shapes.inner, self.shapes.hidden) if self.shapes else (1536, 384)
-        square = 8192 if gpu else 1024
-        shapes = {"square": (square, square, square), "model": (65_536 if gpu else 2048, hidden, inner)}
-        found = {}
-        for name, (rows, middle, columns) in shapes.items():
-            left = torch.randn(rows, middle, dtype=kind, device=self.device)
-            right = torch.randn(middle, columns, dtype=kind, device=self.device)
-            taken = []
-            for _ in range(10):
-                self.sync()
-                began = time.perf_counter()
-                for _ in range(5):
-                    left @ right
-                self.sync()
-                taken.append((time.perf_counter() - began) / 5)
-            found[name] = 2 * rows * middle * columns / median(taken[3:]) / 1e12
-        return found
 
     def row(self, way: Way, truth: Vectors, ceiling: dict[str, float]) -> dict[str, Any]:
         """What one way came to."""
@@ -293,8 +183,10 @@ class Bench:
         tokens = int(self.lengths[: way.count].sum())
         row: dict[str, Any] = {
             "key": way.key, "label": way.label, "texts": way.count,
+            "device": way.engine.device if way.engine else self.device,  # ours goes on with the CPU when a GPU fails
             "texts_per_second": round(way.count / seconds, 1), "tokens_per_second": round(tokens / seconds),
             "spread": round((max(way.seconds) - min(way.seconds)) / 2 / seconds, 3),
+            "model_busy_percent": round(100 * way.busy / sum(way.seconds), 1) if way.engine else None,
             "gpu_use_percent": round(mean(way.gpu_use), 1) if way.gpu_use else None,
             "peak_gpu_memory_mb": round(way.peak_mb, 1) if self.device == "cuda" else None,
         }  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from vaultvec.engines import load_tokenizer
-from vaultvec.engines.tokenizer import HEAD_CHARACTERS_PER_TOKEN, HfTokenizer
+from vaultvec.engines.tokenizer import HEAD_CHARACTERS_PER_TOKEN, TOKENIZE_BATCH, HfTokenizer
 from vaultvec.errors import ModelError
 from vaultvec.models import L6, resolve, weights_path
+from vaultvec.tokenizing import AHEAD, encode_ahead
 
 ROOT = Path(__file__).resolve().parents[1]
 L6_PATH = weights_path(resolve(L6)).parent / "tokenizer.json"
@@ -63,6 +65,13 @@ def test_two_megabytes_on_one_line_come_back(tokenizer: HfTokenizer) -> None:
     assert [len(row) for row in rows] == [256, 256]
 
 
+def test_rows_of_many_texts_are_those_of_each_alone(tokenizer: HfTokenizer) -> None:
+    texts = [f"note {i} " * (i % 90) for i in range(TOKENIZE_BATCH + 40)]
+    for limit in (None, 32):
+        together = tokenizer.encode(texts, limit)
+        assert [row.tolist() for row in together] == [tokenizer.encode([text], limit)[0].tolist() for text in texts]
+
+
 def test_joined_pieces_are_the_pieces_joined(tokenizer: HfTokenizer) -> None:
     assert tokenizer.joinable
     pieces = ["# Bread", "flour, water.", "밥 먹자"]
@@ -85,6 +94,31 @@ def test_a_tokenizer_that_sees_white_space_is_not_joinable(tmp_path: Path) -> No
 def test_lone_surrogates_and_nulls_are_taken(tokenizer: HfTokenizer) -> None:
     broken, mended = tokenizer.encode(["a \ud83c b\0", "a � b\0"])
     np.testing.assert_array_equal(broken, mended)
+
+
+def test_parts_are_tokenised_a_bounded_number_ahead(tokenizer: HfTokenizer) -> None:
+    pulled: list[int] = []
+
+    def parts() -> Iterator[list[str]]:
+        for i in range(6):
+            pulled.append(i)
+            yield [f"note {i}", "hello world"]
+
+    ahead = encode_ahead(tokenizer, parts(), 8)
+    part, rows = next(ahead)
+    assert part == ["note 0", "hello world"]
+    assert pulled == list(range(AHEAD + 1))
+    assert rows[1].tolist() == [101, 7592, 2088, 102]
+    assert [rows[0].tolist() for _, rows in ahead] == [tokenizer.encode([f"note {i}"])[0].tolist() for i in range(1, 6)]
+
+
+def test_a_tokenizer_that_fails_in_its_thread_is_heard() -> None:
+    class Broken:
+        def encode(self, texts: list[str], max_tokens: int | None) -> list[np.ndarray]:
+            raise ModelError(f"{len(texts)} texts, {max_tokens} tokens")
+
+    with pytest.raises(ModelError, match="1 texts, 8 tokens"):
+        list(encode_ahead(Broken(), [["a"], ["b"]], 8))  # type: ignore[arg-type]
 
 
 def test_it_travels_to_another_process(tokenizer: HfTokenizer) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from tiny_model import HIDDEN, LIMIT, write_tiny_bert
 
 from vaultvec.datatypes import Batch, Encoded, TokenIds
@@ -315,23 +316,21 @@ def test_several_devices_share_the_batches(tokenizer: HfTokenizer, golden: np.nd
 def test_half_precision_stands_only_where_it_agrees(tmp_path: Path, tokenizer: HfTokenizer) -> None:
     heard: list[str] = []
     good = EncoderSource(SPEC, tokenizer, True, heard.append)
-    assert good.settle_precision(CPU, "bf16") == "bf16"
+    assert good.open(CPU, "bf16", checked=True)[1] == "bf16"
     model = save_tiny(tmp_path, "bert")
     with torch.no_grad():
         model.encoder.layer[0].intermediate.dense.weight.mul_(1e6)  # beyond fp16's 65,504
     model.save_pretrained(tmp_path)
     wild = EncoderSource(ModelSpec(str(tmp_path), "transformer", 32, 64), tokenizer, True, heard.append)
-    assert wild.settle_precision(CPU, "fp16") == "fp32"
+    encoder, precision = wild.open(CPU, "fp16", checked=True)
+    assert (precision, encoder.encode([np.array([5, 6], dtype=np.int32)]).isfinite().all()) == ("fp32", True)
     assert heard == ["fp16 changes the vectors (lowest cosine nan); using fp32"]
 
 
-def test_compile_that_fails_costs_one_line(
-    tokenizer: HfTokenizer, golden: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 0)
-    monkeypatch.setattr("torch._dynamo.config.fail_on_recompile_limit_hit", True)
+def test_compile_that_fails_costs_one_line(tokenizer: HfTokenizer, golden: np.ndarray) -> None:
     heard: list[str] = []
-    engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", compiled=True, notify=heard.append)
+    with torch._dynamo.config.patch(recompile_limit=0, fail_on_recompile_limit_hit=True):
+        engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", compiled=True, notify=heard.append)
     assert [line.split(" (")[0] for line in heard] == ["torch.compile failed"]
     assert lowest_cosine(engine.embed_documents(TEXTS), golden) >= 0.99999
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +54,44 @@ class HfTokenizer:
     def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
         """Token ids of each text with special tokens, cut to `max_tokens` (specials included) when given."""
         if max_tokens is None:
-            return [self._dress(row) for row in self.encode_plain(texts)]
+            return self._rows(texts, None, self._prefix, self._suffix)[0]
         room = max(0, max_tokens - len(self._prefix) - len(self._suffix))
         heads = [_head(text, room * HEAD_CHARACTERS_PER_TOKEN) for text in texts]
-        rows = self.encode_plain(heads)
-        short = [i for i, row in enumerate(rows) if len(heads[i]) < len(texts[i]) and len(row) < room + SPARE_TOKENS]
-        for i, row in zip(short, self.encode_plain([texts[i] for i in short]), strict=True):
+        rows, counts = self._rows(heads, room, self._prefix, self._suffix)
+        wanted = room + SPARE_TOKENS
+        short = [i for i, count in enumerate(counts) if count < wanted and len(heads[i]) < len(texts[i])]
+        again, _ = self._rows([texts[i] for i in short], room, self._prefix, self._suffix)
+        for i, row in zip(short, again, strict=True):
             rows[i] = row
-        return [self._dress(row[:room]) for row in rows]
+        return rows
 
     def encode_plain(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text without special tokens, never cut."""
+        return self._rows(texts, None)[0]
+
+    def _rows(
+        self, texts: Sequence[str], room: int | None, before: tuple[int, ...] = (), after: tuple[int, ...] = ()
+    ) -> tuple[list[TokenIds], list[int]]:
+        """Ids of each text, cut to `room` and dressed, and how many it had.
+
+        The rows of TOKENIZE_BATCH texts are views of one array: converting ids text by text kept one core from feeding
+        a GPU.
+        """
         rows: list[TokenIds] = []
+        counts: list[int] = []
         for start in range(0, len(texts), TOKENIZE_BATCH):
             batch = [_readable(text) for text in texts[start : start + TOKENIZE_BATCH]]
+            flat: list[int] = []
+            ends = [0]
             for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-                rows.append(np.array(encoding.ids, dtype=np.int32))
-        return rows
-
-    def _dress(self, row: TokenIds) -> TokenIds:
-        return np.array([*self._prefix, *row, *self._suffix], dtype=np.int32)
+                flat += before
+                flat += encoding.ids[:room]
+                flat += after
+                ends.append(len(flat))
+                counts.append(len(encoding))
+            together = np.fromiter(flat, dtype=np.int32, count=len(flat))
+            rows += [together[first:last] for first, last in pairwise(ends)]
+        return rows, counts
 
     def _find_specials(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What the post-processor puts around a text: found by looking for the plain ids among the dressed ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vaultvec.errors import SettingsError
@@ -122,10 +123,24 @@ def free_cache(device: torch.device) -> None:
     """Give unused blocks back, so that a smaller batch finds room in one piece."""
     import torch
 
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
+    with suppress(RuntimeError):  # a lost device has nothing to give back
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif device.type == "mps":
+            torch.mps.empty_cache()
+
+
+# What `keep_forever` keeps.
+_kept: list[torch.Tensor] = []
+
+
+def keep_forever(host: torch.Tensor) -> None:
+    """Never free a pinned tensor that a failed device was to write.
+
+    Its allocator would record an event on the device, fail, in a destructor, and so abort the process, which is about
+    to go on with the CPU (https://github.com/pytorch/pytorch/pull/178154).
+    """
+    _kept.append(host)
 
 
 class CudaClock:
@@ -165,3 +180,11 @@ def copy_back(vectors: torch.Tensor) -> torch.Tensor:
         return vectors.cpu()
     host = torch.empty(vectors.shape, dtype=torch.float32, pin_memory=True)
     return host.copy_(vectors, non_blocking=True)
+
+
+def send(host: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on the device. On CUDA only queued, when it is pinned: torch keeps its memory until the copy is done.
+
+    On MPS a queued copy would read memory that is given out again meanwhile.
+    """
+    return host.to(device, non_blocking=device.type == "cuda")

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vaultvec.datatypes import TokenIds
 from vaultvec.engines.base import Tokenizer
 from vaultvec.engines.reference import load_reference, reference_source
-from vaultvec.engines.torch_device import dtype_of
+from vaultvec.engines.torch_device import CPU_TOKEN_BUDGET, dtype_of
 from vaultvec.engines.torch_packed import PackedEncoder
 from vaultvec.engines.torch_padded import PaddedEncoder
-from vaultvec.engines.torch_weights import read_folder, read_loaded
+from vaultvec.engines.torch_weights import Weights, read_folder, read_loaded
 from vaultvec.models import ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
 LOWEST_COSINE = 0.999  # of half precision to fp32, or fp32 it is
+GPU_COMPILE_TOKENS = 16_384  # of the first batch through a compiled model: large, but no strain on a small card
 CHECK_TEXTS = (
     "Zettelkasten",
     "The index keeps a vector for each chunk, keyed by the hash of its text.",
@@ -55,45 +56,58 @@ class EncoderSource:
     packed: bool
     notify: Callable[[str], None]
 
-    def open(self, device: torch.device, precision: str, *, compiled: bool = False) -> Encoder:
-        """Read the weights and put them on the device. Raises ModelError when they cannot be had."""
-        dtype = dtype_of(precision)
+    def open(
+        self, device: torch.device, precision: str, *, compiled: bool = False, checked: bool = False
+    ) -> tuple[Encoder, str]:
+        """Read the weights once, put them on the device. Gives the encoder and its precision, which is fp32 in place of
+        a half one whose vectors do not agree with fp32's (`checked`). Raises ModelError when the weights cannot be had.
+        """
+        loaded = self._load()
+        rows = self._check_rows()
+        exact = None
+        if checked and precision != "fp32":  # first, because a padded model is one object that is cast in place
+            exact = self._place(loaded, device, "fp32").encode(rows).cpu()
+        encoder = self._place(loaded, device, precision, compiled)
+        if compiled:
+            self._compile(encoder, rows)
+        if exact is not None:
+            lowest = float((exact * encoder.encode(rows).cpu()).sum(1).min())
+            if not lowest >= LOWEST_COSINE:
+                self.notify(f"{precision} changes the vectors (lowest cosine {lowest:.4f}); using fp32")
+                return self.open(device, "fp32", compiled=compiled)
+        return encoder, precision
+
+    def _load(self) -> Any:
+        """Weights that run packed, else a SentenceTransformer, which takes 10 s to import: only where it must be."""
         folder = Path(reference_source(self.model))
         weights = read_folder(folder, self.model.pooling) if self.packed and folder.is_dir() else None
-        if weights is None:  # sentence-transformers takes 10 s to import: only where it must be
-            reference = load_reference(self.model)
-            weights = read_loaded(reference) if self.packed else None
-            if weights is None:
-                return PaddedEncoder(reference, device, dtype)
-        return PackedEncoder(weights, device, dtype, compiled=compiled)
+        if weights is not None:
+            return weights
+        reference = load_reference(self.model)
+        return (read_loaded(reference) if self.packed else None) or reference
 
-    def settle_precision(self, device: torch.device, precision: str) -> str:
-        """`precision` if its vectors agree with fp32's on a few texts, else "fp32"."""
-        if precision == "fp32":
-            return precision
-        rows = self._check_rows()
-        exact = self.open(device, "fp32").encode(rows).cpu()
-        half = self.open(device, precision).encode(rows).cpu()
-        lowest = float((exact * half).sum(1).min())
-        if lowest >= LOWEST_COSINE:
-            return precision
-        self.notify(f"{precision} changes the vectors (lowest cosine {lowest:.4f}); using fp32")
-        return "fp32"
+    def _place(self, loaded: Any, device: torch.device, precision: str, compiled: bool = False) -> Encoder:
+        dtype = dtype_of(precision)
+        if isinstance(loaded, Weights):
+            return PackedEncoder(loaded, device, dtype, compiled=compiled)
+        return PaddedEncoder(loaded, device, dtype)
 
-    def open_compiled(self, device: torch.device, precision: str) -> Encoder:
-        """An encoder through torch.compile, compiled now, so that a failure shows now and costs one line."""
-        encoder = self.open(device, precision, compiled=True)
+    def _compile(self, encoder: Encoder, rows: Sequence[TokenIds]) -> None:
+        """Compile now, so that a failure shows now and costs one line.
+
+        A large batch first: the compiler picks its kernels' shapes by the size it sees first.
+        """
         if not encoder.compiled:
             self.notify("torch.compile is for packed tokens; this model runs padded and uncompiled")
-            return encoder
-        rows = self._check_rows()
+            return
+        tokens = CPU_TOKEN_BUDGET if encoder.device.type == "cpu" else GPU_COMPILE_TOKENS
+        large = [*rows] * (tokens // sum(map(len, rows)) + 1)
         try:
-            for some in (rows[:2], rows):
+            for some in (large, rows):
                 encoder.encode(some).cpu()
         except Exception as error:  # a missing compiler, driver or kernel: each has its own class
             self.notify(f"torch.compile failed ({first_line(error)}); going on without it")
             encoder.compiled = False
-        return encoder
 
     def _check_rows(self) -> list[TokenIds]:
         return self.tokenizer.encode(CHECK_TEXTS, self.model.max_tokens)

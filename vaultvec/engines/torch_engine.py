@@ -46,7 +46,11 @@ class _Flight:
         """The vectors, in the order of the batch."""
         assert self.host is not None, "a flight that could not start is run again instead"
         if self.clock is not None:
-            self.clock.wait()
+            try:
+                self.clock.wait()
+            except RuntimeError:
+                hardware.keep_forever(self.host)
+                raise
         rows: Vectors = self.host.numpy()
         if not self.order:
             return rows
@@ -107,10 +111,10 @@ class TorchEngine(Engine):
         self.in_flight = CUDA_IN_FLIGHT if self.device == "cuda" else 0
         try:
             hardware.limit_memory(self._device, gpu_memory_fraction)
-            if precision == "auto":
-                self.precision = self._source.settle_precision(self._device, self.precision)
-            opening = self._source.open_compiled if compiled else self._source.open
-            self._encoder: Encoder = opening(self._device, self.precision)
+            self._encoder: Encoder
+            self._encoder, self.precision = self._source.open(
+                self._device, self.precision, compiled=compiled, checked=precision == "auto"
+            )
             if token_budget is None:
                 needed = self._encoder.bytes_per_token
                 self.token_budget = hardware.auto_token_budget(self._device, gpu_memory_fraction, needed)
@@ -192,7 +196,7 @@ class TorchEngine(Engine):
             try:
                 return self._start(batch, encoder).wait()
             except RuntimeError as error:
-                self._recover(error, encoder)
+                self._recover(error, encoder, alone=len(batch.items) == 1)
 
     def _start(self, batch: Batch, encoder: Encoder) -> _Flight:
         """Queue one batch and the copy of its vectors. What is beyond the budget (it may have shrunk) goes in parts."""
@@ -202,10 +206,11 @@ class TorchEngine(Engine):
         clock = hardware.start_clock(encoder.device)
         rows = [item.token_ids for item in batch.items]
         order: tuple[int, ...] = ()
-        if batch.max_tokens * len(rows) <= self.token_budget:
+        lengths = [len(row) for row in rows]
+        if max(lengths) * len(rows) <= self.token_budget:
             vectors = encoder.encode(rows)
         else:
-            plan = plan_batches([len(row) for row in rows], self.token_budget)
+            plan = plan_batches(lengths, self.token_budget)
             order = tuple(i for part in plan for i in part)
             vectors = torch.cat([encoder.encode([rows[i] for i in part]) for part in plan])
         host = hardware.copy_back(vectors)
@@ -213,14 +218,18 @@ class TorchEngine(Engine):
             clock.stop()
         return _Flight(batch, host, clock, order, perf_counter() - begun)
 
-    def _recover(self, error: RuntimeError, encoder: Encoder) -> None:
-        """Make another try worth while: uncompiled, or on the CPU. Raises BatchTooLarge or EngineError if it is not."""
-        if hardware.is_out_of_memory(error):
-            hardware.free_cache(self._device)
-            raise BatchTooLarge(first_line(error)) from error
+    def _recover(self, error: RuntimeError, encoder: Encoder, *, alone: bool) -> None:
+        """Make another try worth while: uncompiled, or on the CPU. Raises BatchTooLarge or EngineError if it is not.
+
+        A GPU whose memory does not hold even one text (`alone`) has failed.
+        """
         if encoder is not self._encoder:  # another thread has dealt with it
             return
-        if encoder.compiled:
+        full = hardware.is_out_of_memory(error)
+        if full and not (alone and self.device != "cpu"):
+            hardware.free_cache(self._device)
+            raise BatchTooLarge(first_line(error)) from error
+        if encoder.compiled and not full:
             self._notify(f"the compiled model failed ({first_line(error)}); going on without torch.compile")
             encoder.compiled = False
         elif self.device == "cpu":
@@ -242,5 +251,5 @@ class TorchEngine(Engine):
             self.precision = "fp32"
             self.token_budget = min(self.token_budget, hardware.CPU_TOKEN_BUDGET)
             self.in_flight = 0
-            self._encoder = self._source.open(self._device, "fp32")
+            self._encoder, _ = self._source.open(self._device, "fp32")
             self.device = "cpu"

@@ -35,7 +35,15 @@ class MultiGpuEngine(Engine):
         try:
             return engine._forward(batch)
         finally:
-            self._free.put(engine)
+            # A card that failed goes on as a CPU, which would only hold up the others: it steps aside while there are any.
+            if engine.device == self.device or all(each.device != self.device for each in self.engines):
+                self._free.put(engine)
+
+    def _shrink(self, batch: Batch) -> None:
+        """For all cards: batches that are planned already are larger, and each card cuts them to its own budget."""
+        super()._shrink(batch)
+        for engine in self.engines:
+            engine.token_budget = min(engine.token_budget, self.token_budget)
 
     def close(self) -> None:
         """Release every card."""

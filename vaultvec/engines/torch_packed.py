@@ -2,6 +2,9 @@
 
 Only attention needs to know where one text ends and the next begins; see torch_attention.py. The idea is that of
 ByteTransformer (Zhai et al. 2022, arXiv:2210.03052) and of FlashAttention's variable-length kernels.
+
+No CUDA graphs: a batch is as large as keeps each kernel at work for longer than the next one's launch takes, so there is
+nothing left for a graph to save, and it would want every batch padded to a size it has recorded.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import numpy as np
 
 from vaultvec.datatypes import TokenIds
 from vaultvec.engines.torch_attention import Layout, choose_attention
+from vaultvec.engines.torch_device import send
 from vaultvec.engines.torch_weights import Weights
 from vaultvec.errors import ModelError
 
@@ -50,7 +54,7 @@ class PackedEncoder:
         self.compiled = compiled
         heads = self.architecture.heads
         self.attend = choose_attention(device, dtype, heads, self.architecture.hidden // heads)
-        self._step = torch.compile(_layer_step, dynamic=True) if compiled else _layer_step
+        self._step = torch.compile(_layer_step) if compiled else _layer_step
         self._load(weights.state)
 
     @property
@@ -109,7 +113,10 @@ class PackedEncoder:
         heads = self.architecture.heads
         qkv = functional.linear(x, layer.qkv_weight, layer.qkv_bias).view(x.shape[0], 3, heads, -1)
         mixed = self.attend(qkv, layout).reshape(x.shape)
-        step = self._step if self.compiled else _layer_step
+        step = _layer_step
+        if self.compiled:
+            _mark_tokens_dynamic(mixed, x)
+            step = self._step
         return step(mixed, x, layer, self.architecture.eps, self.architecture.gelu)
 
     def pack(self, rows: Sequence[TokenIds]) -> tuple[Layout, Tensor, Tensor]:
@@ -131,7 +138,7 @@ class PackedEncoder:
         starts = offsets[:-1] - self.architecture.position_offset
         view[total : 2 * total] = np.arange(total) - np.repeat(starts, lengths)
         view[2 * total :] = offsets
-        there = host.to(self.device, non_blocking=True)
+        there = send(host, self.device)
         layout = Layout(there[2 * total :], tuple(lengths.tolist()))
         return layout, there[:total], there[total : 2 * total]
 
@@ -149,6 +156,15 @@ def _layer_step(mixed: Tensor, x: Tensor, layer: LayerWeights, eps: float, gelu:
     inner = functional.gelu(functional.linear(x, layer.up_weight, layer.up_bias), approximate=gelu)
     x = x + functional.linear(inner, layer.down_weight, layer.down_bias)
     return functional.layer_norm(x, width, layer.norm2_weight, layer.norm2_bias, eps)
+
+
+def _mark_tokens_dynamic(*tensors: Tensor) -> None:
+    """One compilation for every number of tokens. `dynamic=True` would do so for the hidden sizes too, which makes the
+    kernels generic and slow."""
+    import torch._dynamo
+
+    for tensor in tensors:
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
 
 
 def pool(x: Tensor, layout: Layout, pooling: str) -> Tensor:

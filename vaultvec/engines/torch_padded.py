@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaultvec.datatypes import TokenIds
+from vaultvec.engines.torch_device import send
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +38,12 @@ class PaddedEncoder:
         """Unit vectors (len(rows), dim) float32 on the device."""
         import torch
 
-        width = max(len(row) for row in rows)
-        ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        real = np.arange(lengths.max()) < lengths[:, None]  # (len(rows), longest)
+        ids = np.full(real.shape, self._pad_id, dtype=np.int64)
+        ids[real] = np.concatenate(rows)
         with torch.inference_mode():
-            inputs = {"input_ids": self._send(ids), "attention_mask": self._send(mask)}
+            inputs = {"input_ids": self._send(ids), "attention_mask": self._send(real.astype(np.int64))}
             if self._types:
                 inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
             features = self._backbone(inputs)
@@ -59,7 +58,7 @@ class PaddedEncoder:
         host = torch.from_numpy(array)
         if self.device.type == "cuda":
             host = host.pin_memory()
-        return host.to(self.device, non_blocking=True)
+        return send(host, self.device)
 
 
 def _widened(value: Any) -> Any:
