@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +241,11 @@ def test_agreement_of_nearest_neighbours() -> None:
 def test_all_ways_give_the_same_vectors(clock: Clock) -> None:
     engine, texts = TimedEngine(clock, budget=128), words(30)
     truth = np.stack([vector_of(text) for text in texts])
+    engine_way = partial(ways.engine_way, engine)
+    reference_way = partial(ways.reference_way, TimedReference(clock), "")
     for way in [
-        ways.fast(engine, "", "", window=7, budget=100), ways.one_by_one(engine), *ways.engine_baseline_ways(engine, 9),
-        *ways.reference_ways(TimedReference(clock), "", 20), ways.arranged(engine, "", "", ways.as_they_come(99)),
+        ways.fast(engine, "", "", window=7, budget=100), ways.one_by_one(engine), *ways.slow_ways(engine_way, 9),
+        *ways.slow_ways(reference_way, 20), ways.arranged(engine, "", "", ways.as_they_come(99)),
     ]:  # fmt: skip
         np.testing.assert_allclose(way.run(texts), truth, atol=1e-6)
     assert (engine.window, engine.token_budget) == (32, 128)

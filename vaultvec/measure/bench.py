@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,19 @@ from vaultvec.measure.tuning import Changes, Tuner, confirm, decide, guide_chang
 from vaultvec.measure.ways import (
     copies_for,
     encode,
-    engine_baseline_ways,
+    engine_way,
     fast,
     literal_note,
-    reference_ways,
+    reference_way,
     repeated,
     safe_count,
+    slow_ways,
 )
 from vaultvec.models import ModelSpec
 from vaultvec.monitor import gpu_probe, usable_cpus
 from vaultvec.settings import Settings
 
+CURVE_SIZES = (8, 128, 512)  # beside 1, 32 and 2000: batch sizes of a thorough run's chart
 TRIED_TEXTS = 6  # embedded first, to know how many texts the time allows
 
 Progress = Callable[[str, float], None]
@@ -104,6 +107,7 @@ class _Found:
     prices: Sequence[Price]
     trials: Sequence[Trial]
     budgets: dict[int, float]
+    sizes: dict[int, float]
     ceiling: Ceiling | None
     extras: Sequence[Extra]
     models: Sequence[ModelRow]
@@ -124,7 +128,8 @@ class _Run:
         order = even_order(lengths)
         self.texts, self.lengths = [subject.texts[i] for i in order], [lengths[i] for i in order]
         self.literal = safe_count(max(lengths), self.engine.device)
-        self.slow_ways = self._baseline()
+        self.batched = self._baseline()
+        self.slow_ways = slow_ways(self.batched, self.literal)
 
     def report(self) -> Report:
         """Warm up, tune, price the bottlenecks, time all ways in turn, decide."""
@@ -145,7 +150,8 @@ class _Run:
         self._tick("measuring this machine's ceiling")
         used = self.lengths[: plan.ways.texts]
         ceiling = measure_ceiling(outcome.engine, outcome.best.tokens_per_second, sum(used) / len(used))
-        found = _Found(around, prices, trials, budgets, ceiling, *self._extras(self.texts[: plan.ways.texts]))
+        sizes = self._curve(used)
+        found = _Found(around, prices, trials, budgets, sizes, ceiling, *self._extras(self.texts[: plan.ways.texts]))
         return self._written(outcome, found, used, truth)
 
     def _written(self, outcome: _Outcome, found: _Found, used: Sequence[int], truth: Vectors) -> Report:
@@ -165,8 +171,10 @@ class _Run:
             ceiling=found.ceiling,
             time_shares=time_shares(engine, present.texts_per_second, self.texts[: len(used)], used, around),
             budgets=found.budgets,
-            batch_sizes={1: one.texts_per_second, min(32, len(used)): small.texts_per_second}
-            | {min(self.literal, len(used)): large.texts_per_second},
+            batch_sizes=dict(sorted({
+                1: one.texts_per_second, min(32, len(used)): small.texts_per_second,
+                min(self.literal, len(used)): large.texts_per_second, **found.sizes,
+            }.items())),
             extras=tuple(found.extras), models=tuple(found.models), busy=self.busy,
             agreement=top_agreement(truth[: len(best)], best) if outcome.engine.precision == "int8" else None,
         )  # fmt: skip
@@ -174,18 +182,18 @@ class _Run:
     def _tick(self, label: str) -> None:
         self.subject.progress(label, min(0.99, self.pace.elapsed / self.pace.limit))
 
-    def _baseline(self) -> list[Way]:
-        """The slow tool's ways: sentence-transformers where it runs the model, else the same engine used like it."""
+    def _baseline(self) -> Callable[[int], Way]:
+        """The slow tool in batches of any size: sentence-transformers where it runs the model, else the same engine."""
         subject, engine = self.subject, self.engine
         if subject.reference is not None and engine.model.kind == "transformer" and engine.name not in SERVERS:
             self._tick("loading sentence-transformers")
             try:
                 device = engine.device if engine.device in ("cuda", "mps") else "cpu"
                 reference = subject.reference(engine.model, device)
-                return reference_ways(reference, engine.model.document_prefix, self.literal)
+                return partial(reference_way, reference, engine.model.document_prefix)
             except ModelError as error:
                 subject.notify(f"without sentence-transformers: {error}")
-        return engine_baseline_ways(engine, self.literal)
+        return partial(engine_way, engine)
 
     def _rates(self) -> Rates:
         """Warm every way up, then time each once on a few texts."""
@@ -266,6 +274,13 @@ class _Run:
         return time_in_turn(
             ways, self.texts[:count], sum(self.lengths[:count]), LEAST_ROUNDS, self._tick, self.gpu, plan.ways.seconds
         )
+
+    def _curve(self, used: Sequence[int]) -> dict[int, float]:
+        """Texts/s of further batch sizes, in a thorough run."""
+        sizes = [size for size in CURVE_SIZES if self.subject.thorough and size <= min(self.literal, len(used))]
+        ways = [self.batched(size) for size in sizes]
+        found = time_in_turn(ways, self.texts[: len(used)], sum(used), LEAST_ROUNDS, self._tick, self.gpu)
+        return {int(key): timing.texts_per_second for key, timing in found.items()}
 
     def _extras(self, texts: Sequence[str]) -> tuple[list[Extra], list[ModelRow]]:
         subject = self.subject

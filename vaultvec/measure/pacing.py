@@ -14,7 +14,7 @@ THOROUGH_SECONDS = 480.0
 LEAST_ROUNDS = 3
 # Of the time that is left when the model is loaded: candidates, prices, all ways in turn; the rest is for extras.
 SHORT_SHARES = (0.24, 0.28, 0.46)
-THOROUGH_SHARES = (0.20, 0.12, 0.28)
+THOROUGH_SHARES = (0.18, 0.12, 0.24)
 # Passes of the fast path over the texts of a part in one round: with two stages of candidates, with the five prices.
 TRIAL_PASSES = 5
 MORE_TRIAL_PASSES = 14

@@ -153,36 +153,36 @@ def clear_caches() -> None:
         torch.cuda.empty_cache()
 
 
-def reference_ways(reference: Any, prefix: str, literal: int) -> list[Way]:
-    """sentence-transformers as the guide found it, and as the guide would have it.
+def reference_way(reference: Any, prefix: str, batch: int) -> Way:
+    """sentence-transformers in batches of so many texts; 1: one call for each."""
 
-    `literal`: how many texts the guide's batch of 2000 may truly hold.
-    """
+    def run(texts: Sequence[str]) -> Vectors:
+        rows = [prefix + text for text in texts]
+        options = {"normalize_embeddings": True, "convert_to_numpy": True, "show_progress_bar": False}
+        if batch > 1:
+            return np.asarray(reference.encode(rows, batch_size=batch, **options), dtype=np.float32)
+        return np.concatenate([np.asarray(reference.encode([row], **options), np.float32) for row in rows])
 
-    def call(batch: int) -> Callable[[Sequence[str]], Vectors]:
-        def run(texts: Sequence[str]) -> Vectors:
-            rows = [prefix + text for text in texts]
-            options = {"normalize_embeddings": True, "convert_to_numpy": True, "show_progress_bar": False}
-            if batch > 1:
-                return np.asarray(reference.encode(rows, batch_size=batch, **options), dtype=np.float32)
-            return np.concatenate([np.asarray(reference.encode([row], **options), np.float32) for row in rows])
+    return Way(str(batch), f"batches of {batch}", run, "sentence-transformers")
 
-        return run
 
+def engine_way(engine: Engine, batch: int) -> Way:
+    """The engine in padded batches of so many texts, as they come, for a model that sentence-transformers does not run."""
+    if batch == 1:
+        return replace(one_by_one(engine, "1"), note="the same engine")
+    return replace(
+        arranged(engine, str(batch), f"batches of {batch}", by_count(batch, sort=False)), note="the same engine"
+    )
+
+
+def slow_ways(batched: Callable[[int], Way], literal: int) -> list[Way]:
+    """The guide's three: one call per chunk, batches of 32, its batch of 2000, which may truly hold `literal` texts."""
+    one, small, large = batched(1), batched(SMALL_BATCH), batched(max(2, literal))
     return [
-        Way("one", "one call per chunk", call(1), "sentence-transformers, as the slow tool"),
-        Way("batch32", f"batches of {SMALL_BATCH}", call(SMALL_BATCH), "sentence-transformers, its default"),
-        Way("batch2000", "the guide's batch of 2000", call(max(2, literal)), "sentence-transformers"),
+        replace(one, key="one", label="one call per chunk"),
+        replace(small, key="batch32"),
+        replace(large, key="batch2000", label="the guide's batch of 2000"),
     ]
-
-
-def engine_baseline_ways(engine: Engine, literal: int) -> list[Way]:
-    """The same three for a model that sentence-transformers does not run: by the engine, padded as they come."""
-    note = "the same engine"
-    small = arranged(engine, "batch32", f"batches of {SMALL_BATCH}", by_count(SMALL_BATCH, sort=False))
-    large = arranged(engine, "batch2000", "the guide's batch of 2000", by_count(literal, sort=False))
-    one = one_by_one(engine, "one")
-    return [replace(way, note=note) for way in (one, small, large)]
 
 
 def literal_note(safe: int, sample: int) -> str:
