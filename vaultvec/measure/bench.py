@@ -44,6 +44,7 @@ from vaultvec.monitor import gpu_probe, usable_cpus
 from vaultvec.settings import Settings
 
 CURVE_SIZES = (8, 128, 512)  # beside 1, 32 and 2000: batch sizes of a thorough run's chart
+AROUND_ROUNDS = 2  # of the pipeline without the model: a whole index of some notes each
 TRIED_TEXTS = 6  # embedded first, to know how many texts the time allows
 
 Progress = Callable[[str, float], None]
@@ -136,7 +137,7 @@ class _Run:
         subject, engine = self.subject, self.engine
         rates = self._rates()
         around = measure_surroundings(
-            subject.settings, engine.model, subject.vault, rounds=LEAST_ROUNDS, thorough=subject.thorough,
+            subject.settings, engine.model, subject.vault, rounds=AROUND_ROUNDS, thorough=subject.thorough,
             tick=self._tick,
         )  # fmt: skip
         plan = self.pace.plan(rates, len(self.texts), copies_for(engine))

@@ -9,7 +9,7 @@ import numpy as np
 
 from vaultvec.measure import rounds
 
-SHORT_SECONDS = 52.0  # of a short run; what is left of the minute goes into the imports and the report
+SHORT_SECONDS = 50.0  # of a short run; what is left of the minute goes into the imports and the report
 THOROUGH_SECONDS = 480.0
 LEAST_ROUNDS = 3
 # Of the time that is left when the model is loaded: candidates, prices, all ways in turn; the rest is for extras.
