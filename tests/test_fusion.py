@@ -19,7 +19,9 @@ def half(*scores: float, weight: float = 1.0) -> Half:
 
 def candidates(notes: list[int], siblings: list[int] | None = None) -> Candidates:
     n = len(notes)
-    return Candidates(np.arange(n), np.array(notes), np.zeros(n, np.bool_), np.array(siblings or [1] * n))
+    return Candidates(
+        np.arange(n), np.array(notes), np.zeros(n, np.bool_), np.array(siblings or [1] * n), np.zeros(n, np.bool_)
+    )
 
 
 def order(*args: object, per_note: bool = True) -> list[int]:
@@ -46,8 +48,19 @@ def test_the_best_of_many_chunks_is_high_by_chance() -> None:
     assert order(candidates([1, 2], [40, 1]), [half(0.32, 0.30)], None, per_note=False) == [0, 1]
 
 
+def test_the_script_of_the_query_counts_a_little() -> None:
+    n = np.ones(2, np.int64)
+    other = Candidates(np.arange(2), np.array([1, 2]), np.zeros(2, np.bool_), n, np.array([True, False]))
+    for per_note in (True, False):
+        assert order(other, [half(0.34, 0.30)], None, per_note=per_note) == [1, 0]
+        assert order(other, [half(0.36, 0.30)], None, per_note=per_note) == [0, 1]
+        assert order(other, [], half(0.31, 0.30), per_note=per_note) == [0, 1]
+
+
 def test_the_opening_counts_a_little() -> None:
-    opens = Candidates(np.arange(2), np.array([1, 2]), np.array([False, True]), np.ones(2, np.int64))
+    opens = Candidates(
+        np.arange(2), np.array([1, 2]), np.array([False, True]), np.ones(2, np.int64), np.zeros(2, np.bool_)
+    )
     assert order(opens, [half(0.31, 0.30)], None) == [1, 0]
 
 

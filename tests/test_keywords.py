@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vaultvec.keywords import MAX_QUERY_TERMS, index_terms, parse_query
+from vaultvec.keywords import MAX_QUERY_TERMS, index_terms, parse_query, parts, shown
 from vaultvec.schema import KEYWORDS_TABLE
 
 
@@ -33,6 +33,10 @@ def found(text: str, query: str) -> bool:
     [
         ("회의록은 어디에", "회의록"),
         ("도서관에서 책을", "책"),
+        ("도서관에서 책을", "도서관까지"),
+        ("책이 늦다", "책을"),
+        ("회의가 길다", "회의"),
+        ("大韓民國의 역사", "大韓民國"),
         ("日本語の文章", "文章"),
         ("東京都", "京"),
         ("바다", "다"),
@@ -54,7 +58,15 @@ def test_found(text: str, query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "query"), [("회의록", "의회"), ("東京", "京都"), ("running", "jump"), ("basil", "bas")]
+    ("text", "query"),
+    [
+        ("회의록", "의회"),
+        ("관서 도서 서관", "도서관"),
+        ("회사", "회의록"),
+        ("東京", "京都"),
+        ("running", "jump"),
+        ("basil", "bas"),
+    ],
 )
 def test_not_found(text: str, query: str) -> None:
     assert not found(text, query)
@@ -64,6 +76,17 @@ def test_a_phrase_leaves_room_for_a_particle_and_for_nothing_else() -> None:
     required = parse_query('"도서관 책"').required
     assert matches("도서관 책을 읽다", required)
     assert not matches("도서관 새 책을 읽다", required)
+
+
+def test_what_only_asks_is_no_term_unless_there_is_nothing_else() -> None:
+    assert parse_query("태그를 바꾸려면 어떻게 하려면").terms == ('"태그"', '"바꾸"')
+    assert parse_query("하려면").terms
+
+
+def test_a_word_in_pairs_can_be_taken_apart_and_written_again() -> None:
+    (term,) = parse_query("도서관에서").terms
+    assert (term, parts(term), shown(term)) == ('"도서 서관"', ['"도서"', '"서관"'], "도서관")
+    assert (parts('"basil"'), shown('"basil"')) == (['"basil"'], "basil")
 
 
 def test_exclusions_and_phrases_are_told_apart() -> None:

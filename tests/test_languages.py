@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vaultvec.languages import SCRIPTS, language_of, profile, profile_text, readable_by
+from vaultvec.languages import SCRIPTS, language_of, profile, profile_text, readable_by, script_of
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,7 @@ from vaultvec.languages import SCRIPTS, language_of, profile, profile_text, read
         ("123 — !? 🎉", ""),
         ("how do I link two notes", "en"),
         ("sync", "en"),
+        ("GitHub: https://github.com/somebody Website: somebody.com", "en"),
         ("naïve Bayes in a café", "en"),
         ("노트에 태그를 추가하는 방법", "ko"),
         ("Obsidian Sync 설정", "ko"),
@@ -43,6 +44,22 @@ from vaultvec.languages import SCRIPTS, language_of, profile, profile_text, read
 )
 def test_language_of(text: str, language: str) -> None:
     assert language_of(text) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("", ""),
+        ("12 — 🎉", ""),
+        ("café", "latin"),
+        ("Obsidian Sync 설정하기", "hangul"),
+        ("ノートを検索する", "han"),
+        ("笔记", "han"),
+        ("заметки", "cyrillic"),
+    ],
+)
+def test_script_of(text: str, script: str) -> None:
+    assert script_of(text) == script
 
 
 def test_shares_are_of_letters_and_sum_to_one() -> None:

@@ -23,7 +23,7 @@ tokenizing
 config_keys settings
 frontmatter verbatim markdown canvas notes
 vault
-languages
+korean languages
 chunks
 models
 engines

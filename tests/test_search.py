@@ -67,6 +67,23 @@ def test_keywords_find(searcher: Searcher, query: str, path: str) -> None:
     assert paths(searcher, query, "keyword")[0] == path
 
 
+def test_a_korean_word_that_stands_nowhere_as_a_whole_is_found_by_its_parts(searcher: Searcher) -> None:
+    assert paths(searcher, "도서관책장", "keyword") == ["독서/도서관 앱.md"]
+    assert paths(searcher, "도서관을", "keyword") == ["독서/도서관 앱.md"]
+
+
+def test_of_equals_the_one_in_the_query_script_comes_first(tmp_path: Path) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("a.md", "apple pear")
+    made.put("나.md", "apple 사과사과사과")
+    search = made.searcher()
+    try:
+        assert paths(search, "apple", "semantic")[0] == "a.md"
+        assert paths(search, "apple 바나나바나나", "semantic")[0] == "나.md"
+    finally:
+        search.close()
+
+
 def test_a_phrase_is_required_in_every_mode(searcher: Searcher) -> None:
     for mode in ("hybrid", "semantic", "keyword"):
         assert paths(searcher, '"outward bud" roses basil', mode) == ["Garden/Roses.md"]

@@ -24,6 +24,9 @@ KEYWORD_WEIGHT_CJK = 1.0  # a query of bigrams is matched in small part only, an
 SECOND_MODEL_WEIGHT = 0.3  # a multilingual model beside one made for the query's language
 ONLY_SECOND_WEIGHT = 0.7  # its word on a chunk that the first model cannot read
 OPENING_BONUS = 0.02  # a note's first chunk says what the note is about
+# For a chunk in another script than the query's: people ask as they wrote. The Korean "tune" questions on the sample vault, half
+# of it English: MRR@10 0.79 without, 0.85 with; the other sets stay as they are.
+OTHER_SCRIPT_PENALTY = 0.05
 SIZE_PENALTY = 0.03  # times the logarithm of a note's chunks: the best of many is high by chance
 BM25_MOST = 2.2  # k1 + 1: what a term's weight is multiplied by at the most
 
@@ -40,12 +43,14 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The chunks that take part: rows of the chunk table, their notes, whether each opens its note, the note's chunks."""
+    """The chunks that take part: rows of the chunk table, their notes, whether each opens its note, how many chunks the note
+    has, whether each is in another script than the query."""
 
     rows: NDArray[np.int64]
     notes: NDArray[np.int64]
     opens: NDArray[np.bool_]
     siblings: NDArray[np.int64]
+    foreign: NDArray[np.bool_]
 
 
 def calibrated(cosines: Scores, median: float) -> Scores:
@@ -90,6 +95,8 @@ def fuse(
     words: Scores = np.nan_to_num(keyword.scores) if keyword else np.zeros(m, np.float32)
     weight = keyword.weight if keyword and models else (1.0 if keyword else 0.0)
     whole = (1.0 if models else 0.0) + weight
+    if models:
+        meaning = meaning - np.float32(OTHER_SCRIPT_PENALTY) * candidates.foreign.astype(np.float32)
     if models and per_note:
         meaning = meaning + np.float32(OPENING_BONUS) * candidates.opens.astype(np.float32)
     words = words * np.float32(weight)

@@ -27,7 +27,7 @@ _RUNS = {script: re.compile(f"[{ranges}]+") for script, ranges in _RANGES.items(
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
 _WORD = re.compile(r"[a-zß-ÿāăąćčđęěğıľłńňőœřśşšťůűźžơưạ-ỹ]+")
 # Words that are frequent in any text of a language. What English texts hold too (a, is, in, no, do, die, come, son) is
-# left out of the other languages, so that a foreign word is evidence.
+# left out of the other languages, so that a foreign word is evidence; so is "com", which stands in addresses.
 FUNCTION_WORDS = {
     "en": "the of and to is that it for with this you are be not have from but they which or can will your if when what"
     " how there their has was were an by my we our should would about who why where does do at as on in",
@@ -37,7 +37,7 @@ FUNCTION_WORDS = {
     " mais votre vos je ne leur être comment où",
     "es": "el los las una que por para del lo como más pero sus al este esta está cómo tu muy sin hay qué",
     "it": "il lo gli è una che del della di nel nella sono più questo questa ma anche alla dei delle",
-    "pt": "os é uma que para com da dos das não em na por mais como mas ao você são isso seu sua",
+    "pt": "os é uma que para da dos das não em na por mais como mas ao você são isso seu sua",
     "nl": "het een van niet met voor dat zijn je ook aan er maar om bij naar wordt kan deze hoe wat",
     "pl": "na nie się jest że jak dla od są przez czy lub które który tego ale być może oraz",
     "tr": "ve bir bu için ile da ne olarak daha çok olan gibi değil kadar sonra ama veya nasıl",
@@ -139,18 +139,28 @@ def language_of(text: str) -> str:
     English words in a Korean, Japanese or Russian sentence are usual, so any real share of such a script decides.
     Latin script is English unless function words or telling letters say otherwise.
     """
-    counts = count_scripts(text)
-    if not counts:
-        return ""
+    script = _leading_script(count_scripts(text))
+    if script == "latin":
+        return _latin_language(text[:SAMPLE_CHARS].lower())
+    return _BY_SCRIPT.get(script, "und") if script else ""
+
+
+def script_of(text: str) -> str:
+    """The script that decides a text's language; kana counts as Han. "" without letters."""
+    script = _leading_script(count_scripts(text))
+    return "han" if script == "kana" else script
+
+
+def _leading_script(counts: dict[str, int]) -> str:
     weights = {script: n * _WEIGHT.get(script, 1.0) for script, n in counts.items()}
     latin = weights.pop("latin", 0.0)
     if weights and (weights.get("kana", 0) + sum(weights.values())) >= 0.2 * (latin + sum(weights.values())):
         # Kana is Japanese however many Han characters stand beside it, Hangul likewise Korean.
         for script in ("hangul", "kana"):
             if weights.get(script, 0.0) >= 0.2 * sum(weights.values()):
-                return _BY_SCRIPT[script]
-        return _BY_SCRIPT.get(max(weights, key=lambda script: weights[script]), "und")
-    return _latin_language(text[:SAMPLE_CHARS].lower())
+                return script
+        return max(weights, key=lambda script: weights[script])
+    return "latin" if counts else ""
 
 
 def _latin_language(text: str) -> str:

@@ -131,6 +131,15 @@ def passages(ledger: Ledger, chunks: Sequence[int]) -> dict[int, Passage]:
     return found
 
 
+def openings(ledger: Ledger, chunks: Sequence[int], chars: int) -> dict[int, str]:
+    """The first characters of each chunk's body, by id; chunks that are gone are left out."""
+    found: dict[int, str] = {}
+    for page in _pages(chunks, 500):
+        sql = f"SELECT id, substr(text, context + 1, ?) FROM chunks WHERE id IN ({','.join('?' * len(page))})"
+        found.update(ledger.db.execute(sql, (chars, *page)))
+    return found
+
+
 def chunk_numbers(ledger: Ledger, names: Sequence[str]) -> dict[str, int]:
     """Ledger ids of chunk ids; names that are gone are left out."""
     found: dict[str, int] = {}

@@ -20,10 +20,10 @@ from vaultvec.errors import QueryError
 from vaultvec.filters import Filters, passing_notes
 from vaultvec.fusion import SECOND_MODEL_WEIGHT, Candidates, Half, calibrated, fuse, keyword_weight
 from vaultvec.keywords import MAX_QUERY_TERMS, KeywordQuery, parse_query
-from vaultvec.languages import language_of
+from vaultvec.languages import language_of, script_of
 from vaultvec.ledger import Ledger
-from vaultvec.lookup import NoteRow, note_rows, passages
-from vaultvec.matrix import ChunkTable, read_table
+from vaultvec.lookup import NoteRow, note_rows, openings, passages
+from vaultvec.matrix import ChunkTable, Ids, read_table
 from vaultvec.names import find_note, obsidian_uri, vault_root
 from vaultvec.neighbours import nearest_notes, unlinked_pairs
 from vaultvec.semantic import ModelSlot, SemanticIndex
@@ -32,6 +32,7 @@ from vaultvec.wording import WordIndex
 CANDIDATES = 400  # chunks of each half that enter the fusion
 MODES = ("hybrid", "semantic", "keyword")
 SPARE = 10  # results fetched beyond those asked for: a writer may have replaced some
+SCRIPT_CHARS = 200  # of a chunk, which tell its script
 LINKS_NOTES = 20_000  # newest notes that `links` compares pairwise
 REFRESH_SHARE = 10  # after a commit of a writer, a refresh that took s seconds is not repeated within 10 s
 
@@ -65,6 +66,7 @@ class Searcher:
         self._next_refresh = 0.0
         self._table = ChunkTable.empty()
         self._notes: dict[int, NoteRow] | None = None
+        self._scripts: dict[int, str] = {}  # of the chunks that were candidates before, by row of the table
 
     def close(self) -> None:
         """Release engines and files."""
@@ -110,6 +112,7 @@ class Searcher:
         began = time.monotonic()
         self._version = version
         self._notes = None
+        self._scripts.clear()
         self._table = read_table(self.ledger)
         self.semantic.refresh(self._table)
         self.words.refresh(self._table)
@@ -176,7 +179,17 @@ class Searcher:
             share[np.searchsorted(rows, word_rows)] = shares
             keyword = Half("keyword", keyword_weight(language) if models else 1.0, share, share)
         table = self._table
-        return models, keyword, Candidates(rows, table.notes[rows], table.slots[rows] == 0, table.siblings[rows])
+        foreign = self._foreign(rows, query.text) if models else np.zeros(len(rows), np.bool_)
+        fields = (table.notes[rows], table.slots[rows] == 0, table.siblings[rows], foreign)
+        return models, keyword, Candidates(rows, *fields)
+
+    def _foreign(self, rows: Ids, query: str) -> NDArray[np.bool_]:
+        """Which chunks are in another script than the query; without letters a text is in any."""
+        fresh = {int(self._table.ids[row]): int(row) for row in rows if int(row) not in self._scripts}
+        texts = openings(self.ledger, list(fresh), SCRIPT_CHARS)
+        self._scripts.update({row: script_of(texts.get(chunk, "")) for chunk, row in fresh.items()})
+        own = (script_of(query), "")
+        return np.array([self._scripts[int(row)] not in own for row in rows], np.bool_)
 
     def _results(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaultvec.fusion import BM25_MOST, idf
-from vaultvec.keywords import KeywordQuery, index_terms
+from vaultvec.keywords import KeywordQuery, index_terms, parts, shown
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import count_matches, keyword_matches, literal_matches, matching_chunks
 from vaultvec.matrix import ChunkTable, Ids
@@ -44,10 +44,11 @@ class WordIndex:
 
     def _expression(self, query: KeywordQuery, counts: dict[str, int]) -> str:
         """Any of the words, rarest first while they are few enough to weigh quickly; all phrases when there are some."""
+        known = {term: self._count(term) for word in query.terms for term in ([word] if counts[word] else parts(word))}
         picked: list[str] = []
         rows = 0
-        for term in sorted((term for term in query.terms if counts[term]), key=lambda term: counts[term]):
-            rows += counts[term]
+        for term in sorted((term for term in known if known[term]), key=lambda term: known[term]):
+            rows += known[term]
             if picked and rows > SCORED_ROWS:
                 break
             picked.append(term)
@@ -66,10 +67,10 @@ class WordIndex:
 
     def left_out(self, terms: Sequence[str]) -> list[str]:
         """The words that stand nowhere but in the vault's boilerplate, which is not indexed."""
-        missing = [term.strip('"*') for term in terms if not self._count(term)]
+        missing = [term for term in terms if not self._count(term)]
         lines = json.loads(self._ledger.meta("boilerplate") or "{}").get("lines", []) if missing else []
         known = {term for line in lines for term in index_terms(line.casefold()).split()}
-        return [word for word in missing if word in known]
+        return [shown(term) for term in missing if known.issuperset(term.strip('"*').split())]
 
     def _count(self, term: str) -> int:
         if term not in self._counts:
