@@ -115,7 +115,7 @@ def test_doctor_asks_the_server(url: str, tmp_path: Path) -> None:
     [answer, place] = [finding for finding in examine(there, None, config) if finding.topic == "server"]
     assert (answer.level, answer.text) == ("ok", f"plain on {url}/v1: vectors of {DIM}, 512 tokens a text")
     assert "leave this process" in place.text
-    [found] = [f for f in examine(replace(there, embedding_model="missing"), None, config) if f.topic == "weights"]
+    [found] = [f for f in examine(replace(there, embedding_model="missing"), None, config) if f.topic == "server"]
     assert (found.level, "set EMBEDDING_MODEL" in found.text) == ("wrong", True)
 
 

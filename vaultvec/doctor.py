@@ -39,7 +39,8 @@ def examine(settings: Settings, vault: Path | None, config: Path, engines: Engin
     found = told("Python", _python)
     found += told("packages", partial(_packages, config.parent / "requirements.txt"))
     found += told("config.py", partial(_config, config))
-    found += told("weights", partial(_weights, settings, vault, engines))
+    topic = "server" if settings.engine in SERVERS else "weights"
+    found += told(topic, partial(_weights, settings, vault, engines))
     found += told("processor", _processor)
     found += told("GPU", _gpu)
     found += told("memory", _memory)

@@ -33,8 +33,9 @@ SAFE_CONTEXT = 2048  # tokens: Ollama's num_batch; a longer text is refused by s
 UNKNOWN_CONTEXT = 512  # tokens, when neither the server nor the catalogue tells: what BERT models take
 CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 60.0  # seconds that a Retry-After may ask for
-# Harmless text: if the server fails on it too, the fault is not in a note. Its vector tells models apart.
-PROBE = "A note about tea, written on 3 May."
+# Harmless text: if the server fails on it too, the fault is not in a note. Its vector tells models apart, and servers
+# that cut words otherwise: of one model, llama.cpp and infinity give the same vectors in English, not in Korean.
+PROBE = "A note about tea, née 차, written on 3 May. 정원에 대한 노트"
 # Words of servers that refuse a text for its length; those in the second row refuse it with a status of 500.
 TOO_LONG = ("context", "too long", "length", "tokens", "too large")
 TOO_LONG_500 = ("too large to process", "larger than the max context")  # llama.cpp
