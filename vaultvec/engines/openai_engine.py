@@ -5,17 +5,13 @@ The request and the answer: https://platform.openai.com/docs/api-reference/embed
 
 from __future__ import annotations
 
-import base64
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vaultvec.datatypes import Batch, BatchResult
+from vaultvec.engines.openai_answers import context_of, json_of, message_of, retry_after, rows_of
 from vaultvec.engines.served_revision import revision_of
 from vaultvec.engines.server_address import Address, parse_address
 from vaultvec.engines.server_engine import (
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
 
 MAX_TEXTS = 32  # texts a request: what text-embeddings-inference takes unless told otherwise
 LONGEST_CONTEXT = 8192  # tokens; OpenAI's own limit, and more than a chunk ever needs
-LLAMA_CONTEXTS = ("n_ctx", "n_ctx_train")
 STREAM_LEVELS = (1, 2, 4, 8)  # requests in flight that are tried, best kept
 ROUND_REQUESTS = 2  # requests for each stream and level while they are tried
 WORTHWHILE = 1.1  # a level must be this much faster than the one before
@@ -136,7 +131,7 @@ class OpenAIEngine(ServerEngine):
         info = info if isinstance(info, dict) else {}
         limit = info.get("max_client_batch_size")
         self.max_texts = min(MAX_TEXTS, limit) if isinstance(limit, int) and limit > 0 else MAX_TEXTS
-        context = _context(info, entry) or self.model.max_tokens or UNKNOWN_CONTEXT
+        context = context_of(info, entry) or self.model.max_tokens or UNKNOWN_CONTEXT
         advice = "check OPENAI_URL and EMBEDDING_MODEL in config.py, then the server's log"
         vector = self._first_vector(self.served_name, advice)
         revision = info.get("model_sha") or revision_of(self.model, vector, self.seen)
@@ -177,7 +172,7 @@ class OpenAIEngine(ServerEngine):
         if response.status_code in (401, 403):
             raise self._no_access(response.status_code)
         try:
-            return _json(response) if response.status_code == 200 else None
+            return json_of(response) if response.status_code == 200 else None
         except RequestRejected:  # a web page: some servers show one at every address they do not know
             return None
 
@@ -209,11 +204,11 @@ class OpenAIEngine(ServerEngine):
             raise ServerBusy(f"the connection failed: {self._public(str(error))}") from None
         if response.status_code != 200:
             raise self._refusal(response)
-        return _rows(_json(response), len(texts))
+        return rows_of(json_of(response), len(texts))
 
     def _refusal(self, response: httpx.Response) -> Exception:
         status = response.status_code
-        text = self._public(_message(response))
+        text = self._public(message_of(response))
         if status in (401, 403):
             return self._no_access(status)
         if status == 404 and "model" in text.lower():
@@ -226,7 +221,7 @@ class OpenAIEngine(ServerEngine):
                 f"{self.device}/embeddings is not there ({status}); set OPENAI_URL in config.py, "
                 "expected an address that ends in /v1"
             )
-        return refusal(status, f"{status}: {text}", _retry_after(response))
+        return refusal(status, f"{status}: {text}", retry_after(response))
 
     def _no_access(self, status: int) -> EngineError:
         return EngineError(
@@ -259,63 +254,3 @@ def _departure(address: Address) -> str:
         return f"note texts will leave this process: they go to {address.url}, on this machine"
     clear = "" if address.encrypted else ", unencrypted"
     return f"note texts will leave this machine: they go to {address.url}{clear}"
-
-
-def _context(info: dict[str, Any], entry: dict[str, Any]) -> int:
-    """Tokens a text may have, by /info or by the row of /v1/models; 0 when neither tells."""
-    meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}  # llama.cpp: as started, as trained
-    told = (info.get("max_input_length"), entry.get("max_model_len"), *((meta or {}).get(k) for k in LLAMA_CONTEXTS))
-    return min((value for value in told if isinstance(value, int) and value > 0), default=0)
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        raise RequestRejected("the answer is not JSON") from None
-
-
-def _message(response: httpx.Response) -> str:
-    """The server's own words: OpenAI's {"error": {"message"}}, vLLM's {"message"}, TEI's {"error"}, or plain text.
-
-    infinity answers {"detail": [{"msg", "input"}]}, where `input` is the texts: those are not repeated.
-    """
-    try:
-        said = response.json()
-    except ValueError:
-        return response.text
-    for key in ("error", "message", "detail"):
-        said = said[key] if isinstance(said, dict) and key in said else said
-    if isinstance(said, list):
-        return "; ".join(sorted({str(row["msg"]) for row in said if isinstance(row, dict) and "msg" in row}))
-    return str(said)
-
-
-def _rows(answer: Any, count: int) -> list[Any]:
-    """Rows in the order of the texts; base64 is float32, little-endian."""
-    try:
-        data = answer["data"]
-        order = [int(row.get("index", i)) for i, row in enumerate(data)]
-        rows = {i: _decoded(row["embedding"]) for i, row in zip(order, data, strict=True)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise RequestRejected("the answer is not what /v1/embeddings sends") from None
-    if sorted(order) != list(range(count)):
-        raise RequestRejected(f"the server returned {len(order)} vectors for {count} texts")
-    return [rows[i] for i in range(count)]
-
-
-def _decoded(embedding: Any) -> Any:
-    return np.frombuffer(base64.b64decode(embedding), dtype="<f4") if isinstance(embedding, str) else embedding
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that Retry-After asks for, given as a number or a date; None without one."""
-    value = response.headers.get("retry-after", "")
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
