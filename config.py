@@ -33,7 +33,8 @@ EMBEDDING_BATCH_SIZE = 32
 BATCH_SIZE = 64
 # Padded tokens that go through the model at once: 256 to 1048576, or "auto" (2048 on a CPU, by free memory on a GPU).
 MAX_TOKENS_PER_BATCH = "auto"
-# Batches in flight on a CPU: 1 to 64, or "auto" (one for each two cores, at least two).
+# Batches in flight on a CPU, or requests to a server: 1 to 64, or "auto" (CPU: one for each two cores, at least two;
+# ollama: 2; openai: as many, up to 8, as make the first requests faster).
 STREAMS = "auto"
 # CPU threads of the model: 1 to 1024, or "auto" (all cores this process may use).
 THREADS = "auto"

@@ -2,8 +2,9 @@
 
 It prints its port, serves until its standard input closes, and never sees the code that it tests. A vector is a pure
 function of the text. The model's name says what goes wrong (`MODEL@FAULT`, anything after a `+` makes it unique);
-`GET /log/MODEL` returns what was asked of a model. Paths under /old lack /api/embed, those under
-/moved redirect to the rest, and under /web there is no API at all.
+`GET /log/MODEL` returns what was asked of a model, `/flying/MODEL` how many requests for it are under way, and
+`/release/x` lets those go that hang. Started with `mortal`, it dies of a poisoned text. Paths under
+/old lack /api/embed, those under /moved redirect to the rest, and under /web there is no API at all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import struct
 import sys
 import threading
@@ -27,6 +29,7 @@ POISON = "POISON"
 lock = threading.Lock()
 asked: dict[str, list[dict[str, Any]]] = defaultdict(list)
 flying: dict[str, int] = defaultdict(int)
+released = threading.Event()
 
 
 def vector(text: str) -> list[float]:
@@ -71,6 +74,11 @@ class Protocol(BaseHTTPRequestHandler):
                 raise Fail(307, "moved", location=path.removeprefix("/moved"))
             if path.startswith("/log/"):
                 self.send(200, asked[path.removeprefix("/log/")])
+            elif path.startswith("/flying/"):
+                self.send(200, flying[path.removeprefix("/flying/")])
+            elif path.startswith("/release/"):
+                released.set()
+                self.send(200, True)
             elif route is None or (self.old and path == "/api/embed"):
                 self.send_text(404, "404 page not found")
             else:
@@ -122,7 +130,10 @@ class Protocol(BaseHTTPRequestHandler):
     # ── OpenAI ───────────────────────────────────────────────────────────────────────────────────────────────────────
     def route_v1_models(self, _: Any) -> Any:
         self.authorise()
-        return {"object": "list", "data": [{"id": "long", "max_model_len": 3000}, {"id": "plain"}]}
+        named = [{"id": model} for model in list(asked) if "@" in model and "unlisted" not in model]
+        meta = {"n_ctx": 300, "n_ctx_train": 512}  # llama.cpp's words: as started, as trained
+        rows = [{"id": "long", "max_model_len": 3000}, {"id": "plain"}, {"id": "org/Renamed-v1", "meta": meta}]
+        return {"object": "list", "data": rows + named}
 
     def route_info(self, _: Any) -> Any:
         return "<html>a page for every address</html>"
@@ -135,6 +146,9 @@ class Protocol(BaseHTTPRequestHandler):
             raise Fail(400, f"cannot read this: {self.headers['authorization']}")
         if "nobase64" in name and form == "base64":
             raise Fail(400, "encoding_format must be 'float'")
+        if "echo" in name and POISON in str(body["input"]):  # as infinity does
+            detail = [{"type": "string_too_long", "msg": "String is not right", "input": body["input"]}] * 2
+            return self.send(422, {"detail": detail})
         rows = self.embed(body, body["input"])
         if isinstance(rows, str) or rows is None:
             return rows
@@ -174,6 +188,12 @@ class Protocol(BaseHTTPRequestHandler):
             raise Fail(400, "the input length exceeds the context length")
         if fault == "tight" and any(len(text) > 100 for text in texts):
             raise Fail(400, "the input length exceeds the context length")
+        if fault == "tight500" and any(len(text) > 100 for text in texts):  # llama.cpp
+            raise Fail(500, "input (999 tokens) is too large to process. increase the physical batch size")
+        if poisoned and "mortal" in asked:
+            os._exit(1)
+        if poisoned and fault == "hang":
+            released.wait()
         if fault == "flaky" and turn % 3:
             raise Fail(500, "do embedding request: EOF")
         if fault == "full" and turn <= 2:
@@ -202,6 +222,10 @@ class Protocol(BaseHTTPRequestHandler):
         rows = [vector(text) for text in texts]
         if fault == "drift" and len(texts) > 1:
             rows = [vector("drifted " + text) for text in texts]
+        if fault == "retrained" and turn > 2:
+            rows = [vector("retrained " + text) for text in texts]
+        if fault == "rounded":
+            rows = [[x + 1e-4 * (-1) ** turn for x in row] for row in rows]
         if fault == "narrow" and turn > 1:
             rows = [row[:8] for row in rows]
         if poisoned:

@@ -21,7 +21,9 @@ from vaultvec.engines import create_engine
 from vaultvec.engines.base import Engine
 from vaultvec.engines.ollama_engine import OllamaEngine
 from vaultvec.engines.openai_engine import OpenAIEngine
-from vaultvec.engines.server_engine import CHARACTER_BUDGET, Patience, ServerEngine, pack, parse_address
+from vaultvec.engines.served_revision import revision_of
+from vaultvec.engines.server_address import parse_address
+from vaultvec.engines.server_engine import CHARACTER_BUDGET, Patience, ServerEngine, pack
 from vaultvec.engines.server_models import base_name, with_prefixes
 from vaultvec.engines.server_tokenizer import ServerTokenizer
 from vaultvec.errors import EngineError, ModelError, SettingsError
@@ -33,7 +35,7 @@ BRISK = Patience(retries=3, backoff=0.005, load_seconds=0.5, slowest=1000.0)
 FAULTS = (
     *("poison", "nan", "nan500", "zero", "hollow", "short", "drop", "notjson", "slow", "tight", "flaky", "full"),
     *("limited", "broken", "drift", "narrow", "dropfirst", "sleepy", "noinfo", "num_ctx", "nobase64", "ignores64"),
-    *("shuffled", "plain", "missing"),
+    *("shuffled", "plain", "missing", "tight500", "hang", "retrained", "rounded", "echo", "unlisted"),
 )
 _unique = count()
 
@@ -68,9 +70,18 @@ class Bench:
         self.engines.append(engine)
         return engine
 
-    def openai(self, name: str, patience: Patience = HASTY, key: str | None = None) -> OpenAIEngine:
+    def openai(
+        self,
+        name: str,
+        patience: Patience = HASTY,
+        key: str | None = None,
+        streams: int | None = None,
+        seen: Path | None = None,
+    ) -> OpenAIEngine:
         url, notify = self.root + "/v1", self.said.append
-        engine = OpenAIEngine.connect(spec(name), url, key, window=100, notify=notify, patience=patience)
+        engine = OpenAIEngine.connect(
+            spec(name), url, key, window=100, notify=notify, patience=patience, streams=streams, seen=seen
+        )
         self.engines.append(engine)
         return engine
 
@@ -78,8 +89,11 @@ class Bench:
         return self.ollama(name, patience) if kind == "ollama" else self.openai(name, patience)
 
     def log(self, name: str) -> list[dict[str, object]]:
-        with urllib.request.urlopen(f"{self.root}/log/{name}") as answer:
-            return json.load(answer)  # type: ignore[no-any-return]
+        return self.get(f"log/{name}")  # type: ignore[no-any-return]
+
+    def get(self, path: str) -> object:
+        with urllib.request.urlopen(f"{self.root}/{path}") as answer:
+            return json.load(answer)
 
 
 @pytest.fixture
@@ -232,6 +246,17 @@ def test_what_the_server_still_finds_too_long_is_halved(bench: Bench) -> None:
     assert np.allclose(rows[1], vector("x" * 75), atol=1e-6)
 
 
+def test_a_text_refused_for_its_length_with_500_is_not_asked_for_again(bench: Bench) -> None:
+    name, text = fault("tight500"), "x" * 150
+    assert np.allclose(bench.openai(name).embed_query(text), vector("x" * 75), atol=1e-6)
+    assert [request["texts"] for request in bench.log(name)].count([text]) == 1
+
+
+def test_texts_that_a_server_repeats_in_its_refusal_are_not_shown(bench: Bench) -> None:
+    results = run(bench.openai(fault("echo")), ["one", BAD])
+    assert [why for result in results for _, why in result.failed] == ["422: String is not right"]
+
+
 # ── a server in trouble ──────────────────────────────────────────────────────────────────────────────────────────────
 @BOTH
 @pytest.mark.parametrize("what", ["flaky", "full", "dropfirst"])
@@ -306,6 +331,38 @@ def test_openai_wrong_path_and_unknown_model(bench: Bench) -> None:
         bench.openai(fault("missing"))
 
 
+# ── requests in flight ───────────────────────────────────────────────────────────────────────────────────────────────
+def test_a_request_that_hangs_is_not_waited_for(bench: Bench) -> None:
+    name = fault("hang")
+    engine = bench.openai(name, Patience(retries=0, load_seconds=60.0), streams=2)
+    engine.max_texts = 1
+    texts = ["first and longest", "the second", BAD, "x"]
+    items = [
+        Encoded(i, text, row) for i, (text, row) in enumerate(zip(texts, engine.tokenizer.encode(texts), strict=True))
+    ]
+    results = engine.embed_batches(engine.plan(items))
+    kept = next(results)
+    while bench.get(f"flying/{name}") == 0:
+        pass
+    results.close()  # what Ctrl-C does
+    assert bench.get(f"flying/{name}") == 1, "the request is still in flight"
+    assert np.allclose(kept.vectors[0], vector(texts[kept.batch.items[0].index]), atol=1e-6)
+    bench.get("release/x")
+
+
+@BOTH
+def test_streams_are_requests_in_flight(bench: Bench, kind: str, tmp_path: Path) -> None:
+    name = fault("sleepy")
+    settings = Settings(engine=kind, ollama_url=bench.root, openai_url=bench.root + "/v1", streams=3)
+    engine = create_engine(settings, spec(name), tmp_path)
+    bench.engines.append(engine)
+    assert isinstance(engine, ServerEngine)
+    engine.max_texts = 1
+    run(engine, [f"text {i}" for i in range(40)])
+    assert engine.streams == 3
+    assert max(request["flying"] for request in bench.log(name)) == 3  # type: ignore[type-var]
+
+
 # ── OpenAI only ──────────────────────────────────────────────────────────────────────────────────────────────────────
 @pytest.mark.parametrize(("what", "form"), [("nobase64", "float"), ("ignores64", "base64"), ("shuffled", "base64")])
 def test_base64_is_asked_for_and_not_insisted_on(bench: Bench, what: str, form: str) -> None:
@@ -329,6 +386,43 @@ def test_the_key_is_sent_and_shown_nowhere(bench: Bench) -> None:
     with pytest.raises(SettingsError, match="OPENAI_API_KEY") as other:
         bench.openai("plain", key=wrong + "\nHost: x")
     assert wrong not in "".join(traceback.format_exception(other.value))
+
+
+def test_a_model_is_asked_for_by_the_name_that_the_server_lists(bench: Bench) -> None:
+    engine = bench.openai("renamed-V1")
+    assert (engine.served_name, engine.model.name, engine.model.max_tokens) == ("org/Renamed-v1", "renamed-V1", 300)
+    assert bench.log("org/Renamed-v1")
+    assert len(bench.said) == 1
+
+
+def test_a_name_that_is_not_listed_but_answered_is_told(bench: Bench) -> None:
+    name = fault("unlisted")
+    assert np.allclose(bench.openai(name).embed_query("x"), vector("x"), atol=1e-6)
+    assert bench.said[1].startswith(f"the server does not list {name} but answers")
+    assert "set EMBEDDING_MODEL" in bench.said[1]
+
+
+def test_a_model_is_known_by_its_vectors(bench: Bench, tmp_path: Path) -> None:
+    rounded, retrained = fault("rounded"), fault("retrained")
+    revisions = [bench.openai(rounded, seen=tmp_path).model.revision for _ in range(4)]
+    assert len(set(revisions)) == 1, "rounding is no other model"
+    revisions = [bench.openai(retrained, seen=tmp_path).model.revision for _ in range(4)]
+    assert revisions[0] == revisions[1] != revisions[2] == revisions[3]
+
+
+def test_vectors_seen_before(tmp_path: Path) -> None:
+    model = spec("org/a model")
+    first, other = (np.array(vector(text), dtype=np.float32) for text in ("a", "b"))
+    name = revision_of(model, first, tmp_path / "served")
+    assert revision_of(model, other, tmp_path / "served") != name
+    near = first + np.float32(0.004) * (-1.0) ** np.arange(DIM, dtype=np.float32)
+    near /= np.linalg.norm(near)
+    assert revision_of(model, near, None) != name, "by itself it rounds to other numbers"
+    assert revision_of(model, near, tmp_path / "served") == name
+    [file] = (tmp_path / "served").iterdir()
+    file.write_bytes(b"broken")
+    assert revision_of(model, first, tmp_path / "served") == name
+    assert revision_of(model, first, file / "no folder") == name
 
 
 def test_a_long_context_is_believed(bench: Bench) -> None:

@@ -4,35 +4,55 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from protocol_server import DIM, vector
+from protocol_server import DIM, POISON, vector
 
+from vaultvec.doctor import examine
 from vaultvec.engines import create_engine
-from vaultvec.errors import VaultvecError
+from vaultvec.engines.base import Engine
+from vaultvec.engines.openai_engine import OpenAIEngine
+from vaultvec.engines.server_engine import Patience
+from vaultvec.errors import EngineError, VaultvecError
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
 from vaultvec.measure.extras import Trying, ollama_answers, try_ollama
-from vaultvec.models import L6, resolve
-from vaultvec.pipeline import index_vault
-from vaultvec.session import open_searcher
+from vaultvec.models import L6, ModelSpec, resolve
+from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.session import open_searcher, read_status
 from vaultvec.settings import Settings
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    command = [sys.executable, str(Path(__file__).with_name("protocol_server.py"))]
+@contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """A server process and its address."""
+    command = [sys.executable, str(Path(__file__).with_name("protocol_server.py")), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         assert server.stdin is not None
         server.stdin.close()
         server.wait(5)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving() as address:
+        yield address
+
+
+def hasty(settings: Settings, model: ModelSpec, models_dir: Path, notify: Callable[[str], None]) -> Engine:
+    """The OpenAI engine, which tries again once and soon."""
+    patience = Patience(retries=1, backoff=0.001, load_seconds=5.0)
+    return OpenAIEngine.connect(
+        model, settings.openai_url, None, window=32, notify=notify, patience=patience, seen=models_dir / "served"
+    )
 
 
 @pytest.fixture
@@ -66,6 +86,37 @@ def test_index_and_search_with_ollama(settings: Settings, vault: Path) -> None:
         assert searcher.search("bread", 3).results[0].title == "Bread"
     finally:
         searcher.close()
+
+
+def test_a_server_that_dies_loses_nothing_that_it_did(tmp_path: Path) -> None:
+    folder = tmp_path / "vault"
+    folder.mkdir()
+    for i in range(90):
+        (folder / f"Note {i}.md").write_text(f"# Note {i}\n\n{'Words to fill it. ' * 20}\n", encoding="utf-8")
+    (folder / "z.md").write_text(POISON, encoding="utf-8")  # shortest, so in the last request of a window
+    common = Settings(data_dir=tmp_path / "data", engine="openai", embedding_model="plain", streams=1)
+    with serving("mortal") as address:
+        settings = replace(common, openai_url=f"{address}/v1")
+        with pytest.raises(EngineError, match=r"what is embedded is kept.*then repeat the command") as error:
+            index_vault(settings, folder, hooks=Hooks(engines=hasty))
+    assert "\n" not in str(error.value)
+    kept = read_status(settings, folder).embedded
+    with serving() as address:  # at another port: the same model, so the same index goes on
+        settings = replace(common, openai_url=f"{address}/v1")
+        report = index_vault(settings, folder, hooks=Hooks(engines=hasty))
+    status = read_status(settings, folder)
+    assert 0 < kept < status.chunks == status.embedded
+    assert (report.chunks_embedded, len(status.other_indexes)) == (status.chunks - kept, 0)
+
+
+def test_doctor_asks_the_server(url: str, tmp_path: Path) -> None:
+    config = Path(__file__).parents[1] / "config.py"
+    there = Settings(data_dir=tmp_path, engine="openai", openai_url=f"{url}/v1", embedding_model="plain")
+    [answer, place] = [finding for finding in examine(there, None, config) if finding.topic == "server"]
+    assert (answer.level, answer.text) == ("ok", f"plain on {url}/v1: vectors of {DIM}, 512 tokens a text")
+    assert "leave this process" in place.text
+    [found] = [f for f in examine(replace(there, embedding_model="missing"), None, config) if f.topic == "server"]
+    assert (found.level, "set EMBEDDING_MODEL" in found.text) == ("wrong", True)
 
 
 def test_another_engine_says_what_made_the_index(settings: Settings, vault: Path) -> None:

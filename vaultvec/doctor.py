@@ -18,7 +18,7 @@ from vaultvec.config_file import read_text, read_values
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
-from vaultvec.index import current_index, language_warning, sample_texts, writer_lock
+from vaultvec.index import current_index, language_warning, sample_texts, server_model, writer_lock
 from vaultvec.integrity import Finding, examine_index, told
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve, verify_weights
@@ -39,7 +39,8 @@ def examine(settings: Settings, vault: Path | None, config: Path, engines: Engin
     found = told("Python", _python)
     found += told("packages", partial(_packages, config.parent / "requirements.txt"))
     found += told("config.py", partial(_config, config))
-    found += told("weights", partial(_weights, settings, vault))
+    topic = "server" if settings.engine in SERVERS else "weights"
+    found += told(topic, partial(_weights, settings, vault, engines))
     found += told("processor", _processor)
     found += told("GPU", _gpu)
     found += told("memory", _memory)
@@ -89,9 +90,9 @@ def _config(config: Path) -> Iterator[Finding]:
     yield Finding("ok", "config.py", f"{len(values)} keys, all known and in range")
 
 
-def _weights(settings: Settings, vault: Path | None) -> Iterator[Finding]:
+def _weights(settings: Settings, vault: Path | None, engines: Engines) -> Iterator[Finding]:
     if settings.engine in SERVERS:
-        yield Finding("note", "weights", f'ENGINE is "{settings.engine}": the server holds the model')
+        yield from _server(settings, engines)
         return
     for model in _models(settings, vault):
         if model.package:
@@ -230,6 +231,17 @@ def _disk(settings: Settings, size: int) -> Iterator[Finding]:
         yield Finding("wrong", "disk", f"{text}; free some space, or set DATA_DIR in config.py to another disk")
     else:
         yield Finding("ok", "disk", text)
+
+
+def _server(settings: Settings, engines: Engines) -> Iterator[Finding]:
+    """The server answers, and with which model. No note is sent, only a sentence of our own."""
+    said: list[str] = []
+    engine = engines(settings, resolve(server_model(settings)), settings.models_dir, said.append)
+    engine.close()
+    text = f"{engine.model.name} on {engine.device}: vectors of {engine.dim}, {engine.model.max_tokens} tokens a text"
+    yield Finding("ok", "server", text)
+    for line in said:
+        yield Finding("note", "server", line)
 
 
 def _language(settings: Settings, vault: Path, texts: list[str]) -> Iterator[Finding]:

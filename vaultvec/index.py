@@ -169,7 +169,8 @@ def server_model(settings: Settings) -> str:
     if settings.engine == "ollama":
         return OLLAMA_DEFAULT
     raise SettingsError(
-        'EMBEDDING_MODEL is "auto", but the server at OPENAI_URL must be asked for a model by name; set it'
+        'EMBEDDING_MODEL is "auto", but the server at OPENAI_URL must be asked for a model by name; '
+        'set it in config.py, e.g. EMBEDDING_MODEL = "bge-m3"'
     )
 
 
@@ -215,9 +216,11 @@ def language_warning(models: Sequence[ModelSpec], texts: Iterable[str]) -> str:
         return ""
     most = max(sorted(set(foreign)), key=foreign.count)
     names = " + ".join(model.name for model in models)
+    served = any(model.kind == "server" for model in models)  # nothing can be chosen for a server
+    better = "to a multilingual model that the server has" if served else '= "auto"'
     return (
         f"{len(foreign) / len(languages):.0%} of the notes are in languages that {names} does not know (most: {most}); "
-        'set EMBEDDING_MODEL = "auto" in config.py and run: python main.py index'
+        f"set EMBEDDING_MODEL {better} in config.py and run: python main.py index"
     )
 
 

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -140,7 +140,7 @@ class Engine(ABC):
                 yield self._embed_one(batch)
             return
         waiting: deque[Future[BatchResult]] = deque()
-        with ThreadPoolExecutor(self.streams, thread_name_prefix="engine") as pool:
+        with self._pool() as pool:
             try:
                 for batch in batches:
                     waiting.append(pool.submit(self._embed_one, batch))
@@ -151,6 +151,10 @@ class Engine(ABC):
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _pool(self) -> Executor:
+        """Threads for `streams` batches. Leaving it waits for those in the model."""
+        return ThreadPoolExecutor(self.streams, thread_name_prefix="engine")
 
     def _embed_one(self, batch: Batch) -> BatchResult:
         """One batch, halved while it does not fit, down to single texts."""

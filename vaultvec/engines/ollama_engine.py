@@ -11,19 +11,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vaultvec.engines.server_address import Address, parse_address
 from vaultvec.engines.server_engine import (
-    PROBE,
+    CONNECT_SECONDS,
     SAFE_CONTEXT,
     UNKNOWN_CONTEXT,
-    Address,
     Notify,
     Patience,
     RequestRejected,
     ServerBusy,
     ServerEngine,
-    parse_address,
+    refusal,
 )
-from vaultvec.engines.server_models import OLLAMA_NAMES, with_prefixes
+from vaultvec.engines.server_models import OLLAMA_NAMES
 from vaultvec.errors import EngineError, ModelError
 from vaultvec.models import ModelSpec
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from vaultvec.settings import Settings
 
 KEEP_ALIVE = "30m"  # so that the model is not unloaded while a long note is read; Ollama's own default is 5m
-CONNECT_SECONDS = 10.0
 MAX_TEXTS = 256  # texts a request, when they are short
 STREAMS = 2  # Ollama embeds one text at a time whatever comes in: the second request only hides HTTP
 
@@ -58,11 +57,19 @@ class OllamaEngine(ServerEngine):
     def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify) -> OllamaEngine:
         """`connect` with the address from config.py; nothing is kept in `models_dir`."""
         del models_dir
-        return cls.connect(model, settings.ollama_url, window=settings.embedding_batch_size, notify=notify)
+        window, streams = settings.embedding_batch_size, settings.streams
+        return cls.connect(model, settings.ollama_url, window=window, notify=notify, streams=streams)
 
     @classmethod
     def connect(
-        cls, model: ModelSpec, url: str, *, window: int, notify: Notify, patience: Patience | None = None
+        cls,
+        model: ModelSpec,
+        url: str,
+        *,
+        window: int,
+        notify: Notify,
+        patience: Patience | None = None,
+        streams: int | None = None,
     ) -> OllamaEngine:
         """Ask the server for the model's digest, context and dim.
 
@@ -71,17 +78,13 @@ class OllamaEngine(ServerEngine):
         address = parse_address(url, cls.setting)
         if not address.local:
             notify(f"note texts will leave this machine: they go to Ollama at {address.url}")
-        spec = replace(with_prefixes(model), kind="server", sha256="", dim=0)
-        engine = cls(spec, address, window=window, patience=patience or Patience(), notify=notify)
-        try:
-            engine._read_facts()
-        except BaseException:
-            engine.close()
-            raise
-        return engine
+        engine = cls(model, address, window=window, patience=patience or Patience(), notify=notify)
+        engine.streams = streams or STREAMS
+        return engine.connected()
 
     def close(self) -> None:
         """Close the connections. The server unloads the model by itself, after KEEP_ALIVE."""
+        super().close()
         while self._clients:
             http: Any = self._clients.popitem()[1]
             http.close()
@@ -93,7 +96,8 @@ class OllamaEngine(ServerEngine):
             self.model, revision=f"ollama:{digest}", dim=dim, max_tokens=min(context or UNKNOWN_CONTEXT, SAFE_CONTEXT)
         )
         if not dim:
-            self.model = replace(self.model, dim=self._test_dim())
+            advice = "choose an embedding model, e.g.: ollama pull nomic-embed-text"
+            self.model = replace(self.model, dim=len(self._first_vector(self.served_name, advice)))
 
     def _digest(self) -> str:
         """Digest of the pulled model, from /api/tags."""
@@ -133,15 +137,6 @@ class OllamaEngine(ServerEngine):
         if setting:
             context = min(context or int(setting[1]), int(setting[1]))
         return context, _number(info, ".embedding_length")
-
-    def _test_dim(self) -> int:
-        try:
-            return int(self._try([PROBE], retries=self.patience.retries).shape[1])
-        except (ServerBusy, RequestRejected) as error:
-            raise EngineError(
-                f"Ollama at {self.device} does not embed with {self.served_name} ({error}); "
-                "choose an embedding model, e.g.: ollama pull nomic-embed-text"
-            ) from None
 
     def _ask(self, texts: Sequence[str], timeout: float) -> Any:
         if self._single:
@@ -199,9 +194,7 @@ class OllamaEngine(ServerEngine):
             return EngineError(f"{self.device} refuses access ({status}); check OLLAMA_URL in config.py")
         if "nan" in re.findall(r"[a-z]+", text.lower()):  # 500 in older versions, but trying again brings the same
             return RequestRejected(reason)
-        if status in (408, 425, 429) or status >= 500:
-            return ServerBusy(reason)
-        return RequestRejected(reason)
+        return refusal(status, reason)
 
     def _client(self, timeout: float) -> ollama.Client:
         """A client with at least this timeout (s), in powers of two, so that few are made."""

@@ -5,29 +5,26 @@ The request and the answer: https://platform.openai.com/docs/api-reference/embed
 
 from __future__ import annotations
 
-import base64
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vaultvec.datatypes import Batch, BatchResult
+from vaultvec.engines.openai_answers import context_of, json_of, message_of, retry_after, rows_of
+from vaultvec.engines.served_revision import revision_of
+from vaultvec.engines.server_address import Address, parse_address
 from vaultvec.engines.server_engine import (
-    PROBE,
+    CONNECT_SECONDS,
     UNKNOWN_CONTEXT,
-    Address,
     Notify,
     Patience,
     RequestRejected,
     ServerBusy,
     ServerEngine,
-    parse_address,
+    refusal,
 )
-from vaultvec.engines.server_models import with_prefixes
+from vaultvec.engines.server_models import base_name
 from vaultvec.errors import EngineError, ModelError, SettingsError
 from vaultvec.models import ModelSpec
 
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 
     from vaultvec.settings import Settings
 
-CONNECT_SECONDS = 10.0
 MAX_TEXTS = 32  # texts a request: what text-embeddings-inference takes unless told otherwise
 LONGEST_CONTEXT = 8192  # tokens; OpenAI's own limit, and more than a chunk ever needs
 STREAM_LEVELS = (1, 2, 4, 8)  # requests in flight that are tried, best kept
@@ -67,13 +63,16 @@ class OpenAIEngine(ServerEngine):
         self._encoding = "base64"  # half the bytes of decimal numbers, and no parsing; "float" where it is refused
         self._encoding_known = False
         self._tuned = False
+        self.served_name = self.model.name
+        self.seen: Path | None = None  # folder of the vectors by which models are told apart
 
     @classmethod
     def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify) -> OpenAIEngine:
-        """`connect` with the address from config.py and the key from the environment; `models_dir` stays empty."""
-        del models_dir
-        key, window = settings.openai_api_key, settings.embedding_batch_size
-        return cls.connect(model, settings.openai_url, key, window=window, notify=notify)
+        """`connect` with the address from config.py and the key from the environment."""
+        return cls.connect(
+            model, settings.openai_url, settings.openai_api_key, window=settings.embedding_batch_size, notify=notify,
+            streams=settings.streams, seen=models_dir / "served",
+        )  # fmt: skip
 
     @classmethod
     def connect(
@@ -85,25 +84,24 @@ class OpenAIEngine(ServerEngine):
         window: int,
         notify: Notify,
         patience: Patience | None = None,
+        streams: int | None = None,
+        seen: Path | None = None,
     ) -> OpenAIEngine:
         """Say where the texts go, then ask the server for its limits and the length of a vector.
 
+        `streams`: requests in flight, None = measured. `seen`: folder of the vectors by which models are told apart.
         Raises SettingsError (address, key), EngineError (no answer), ModelError (not served): one line.
         """
         address = parse_address(url, cls.setting)
         client = _client(address, api_key)
         notify(_departure(address))
-        spec = replace(with_prefixes(model), kind="server", sha256="", dim=0)
-        engine = cls(spec, address, client, window=window, patience=patience or Patience(), notify=notify)
-        try:
-            engine._read_facts()
-        except BaseException:
-            client.close()
-            raise
-        return engine
+        engine = cls(model, address, client, window=window, patience=patience or Patience(), notify=notify)
+        engine.streams, engine._tuned, engine.seen = streams or STREAM_LEVELS[0], streams is not None, seen
+        return engine.connected()
 
     def close(self) -> None:
         """Close the connections."""
+        super().close()
         self._client.close()
 
     def embed_batches(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:
@@ -117,43 +115,46 @@ class OpenAIEngine(ServerEngine):
                 yield from super().embed_batches(trial)
                 return
             previous, self.streams = self.streams, level
-            started = time.monotonic()
-            results = list(super().embed_batches(trial))  # whole, so that the caller's own work is not timed
-            speed = sum(len(item.text) for batch in trial for item in batch.items) / (time.monotonic() - started)
+            busy = self.busy_seconds  # the caller's own work is not in it
+            yield from super().embed_batches(trial)
+            speed = sum(len(item.text) for batch in trial for item in batch.items) / (self.busy_seconds - busy)
             self._tuned = level == STREAM_LEVELS[-1] or speed < WORTHWHILE * best
             if speed < WORTHWHILE * best:
                 self.streams = previous
             best = max(best, speed)
-            yield from results
         yield from super().embed_batches(iterator)
 
     def _read_facts(self) -> None:
-        """Context and digest where the server tells them; the length of a vector by a test."""
-        listed = self._get(f"{self.device}/models", first=True)
-        entries = listed.get("data") if isinstance(listed, dict) else None
-        entry = _entry(entries, self.model.name)
+        """Context and digest where the server tells them; the length of a vector, and who made it, by a test."""
+        entry, names = self._listed()
         info = self._get(f"{self.device.removesuffix('/v1')}/info")  # text-embeddings-inference
         info = info if isinstance(info, dict) else {}
-        meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}  # llama.cpp
-        told = (info.get("max_input_length"), entry.get("max_model_len"), (meta or {}).get("n_ctx_train"))
-        context = (
-            next((value for value in told if isinstance(value, int) and value > 0), 0)
-            or self.model.max_tokens
-            or UNKNOWN_CONTEXT
-        )
         limit = info.get("max_client_batch_size")
         self.max_texts = min(MAX_TEXTS, limit) if isinstance(limit, int) and limit > 0 else MAX_TEXTS
+        context = context_of(info, entry) or self.model.max_tokens or UNKNOWN_CONTEXT
+        advice = "check OPENAI_URL and EMBEDDING_MODEL in config.py, then the server's log"
+        vector = self._first_vector(self.served_name, advice)
+        revision = info.get("model_sha") or revision_of(self.model, vector, self.seen)
         self.model = replace(
-            self.model, revision=f"openai:{info.get('model_sha') or ''}", max_tokens=min(context, LONGEST_CONTEXT)
+            self.model, revision=f"openai:{revision}", max_tokens=min(context, LONGEST_CONTEXT), dim=len(vector)
         )
-        try:
-            dim = int(self._try([PROBE], retries=self.patience.retries).shape[1])
-        except (ServerBusy, RequestRejected) as error:
-            raise EngineError(
-                f"the server at {self.device} does not embed with {self.model.name} ({error}); "
-                "check OPENAI_URL and EMBEDDING_MODEL in config.py, then the server's log"
-            ) from None
-        self.model = replace(self.model, dim=dim)
+        if names and not entry:
+            self.notify(
+                f"the server does not list {self.served_name} but answers, perhaps with another model; "
+                f"if so, set EMBEDDING_MODEL in config.py to one that it lists: {', '.join(names[:8])}"
+            )
+
+    def _listed(self) -> tuple[dict[str, Any], list[str]]:
+        """The model's row of /v1/models, {} without one, and all names there. `served_name` becomes the row's name."""
+        listed = self._get(f"{self.device}/models", first=True)
+        rows = listed.get("data") if isinstance(listed, dict) else None
+        rows = [row for row in rows if isinstance(row, dict) and row.get("id")] if isinstance(rows, list) else []
+        wanted = self.served_name
+        exact = [row for row in rows if row["id"] == wanted]
+        alike = exact or [row for row in rows if base_name(str(row["id"])) == base_name(wanted)]
+        entry = alike[0] if len(alike) == 1 else {}
+        self.served_name = str(entry.get("id", wanted))
+        return entry, [str(row["id"]) for row in rows]
 
     def _get(self, url: str, first: bool = False) -> Any:
         """JSON of an address that not every server has, or None. `first`: no server at all is an error."""
@@ -171,7 +172,7 @@ class OpenAIEngine(ServerEngine):
         if response.status_code in (401, 403):
             raise self._no_access(response.status_code)
         try:
-            return _json(response) if response.status_code == 200 else None
+            return json_of(response) if response.status_code == 200 else None
         except RequestRejected:  # a web page: some servers show one at every address they do not know
             return None
 
@@ -193,7 +194,7 @@ class OpenAIEngine(ServerEngine):
     def _post(self, texts: Sequence[str], timeout: float) -> Any:
         import httpx
 
-        body = {"model": self.model.name, "input": list(texts), "encoding_format": self._encoding}
+        body = {"model": self.served_name, "input": list(texts), "encoding_format": self._encoding}
         try:
             limit = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
             response = self._client.post(f"{self.device}/embeddings", json=body, timeout=limit)
@@ -203,16 +204,16 @@ class OpenAIEngine(ServerEngine):
             raise ServerBusy(f"the connection failed: {self._public(str(error))}") from None
         if response.status_code != 200:
             raise self._refusal(response)
-        return _rows(_json(response), len(texts))
+        return rows_of(json_of(response), len(texts))
 
     def _refusal(self, response: httpx.Response) -> Exception:
         status = response.status_code
-        text = self._public(_message(response))
+        text = self._public(message_of(response))
         if status in (401, 403):
             return self._no_access(status)
         if status == 404 and "model" in text.lower():
             return ModelError(
-                f"the server at {self.device} does not serve {self.model.name} ({text}); "
+                f"the server at {self.device} does not serve {self.served_name} ({text}); "
                 f"set EMBEDDING_MODEL in config.py to a model it serves: see {self.device}/models"
             )
         if status == 404 or 300 <= status < 400:
@@ -220,9 +221,7 @@ class OpenAIEngine(ServerEngine):
                 f"{self.device}/embeddings is not there ({status}); set OPENAI_URL in config.py, "
                 "expected an address that ends in /v1"
             )
-        if status in (408, 409, 425, 429) or status >= 500:
-            return ServerBusy(f"{status}: {text}", wait=_retry_after(response))
-        return RequestRejected(f"{status}: {text}")
+        return refusal(status, f"{status}: {text}", retry_after(response))
 
     def _no_access(self, status: int) -> EngineError:
         return EngineError(
@@ -255,57 +254,3 @@ def _departure(address: Address) -> str:
         return f"note texts will leave this process: they go to {address.url}, on this machine"
     clear = "" if address.encrypted else ", unencrypted"
     return f"note texts will leave this machine: they go to {address.url}{clear}"
-
-
-def _entry(entries: Any, name: str) -> dict[str, Any]:
-    """The row of /v1/models for this model; {} when there is none."""
-    rows = [row for row in entries if isinstance(row, dict)] if isinstance(entries, list) else []
-    return next((row for row in rows if row.get("id") == name), {})
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError:
-        raise RequestRejected("the answer is not JSON") from None
-
-
-def _message(response: httpx.Response) -> str:
-    """The server's own words: OpenAI's {"error": {"message"}}, vLLM's {"message"}, TEI's {"error"}, or plain text."""
-    try:
-        said = response.json()
-    except ValueError:
-        return response.text
-    for key in ("error", "message", "detail"):
-        said = said[key] if isinstance(said, dict) and key in said else said
-    return str(said)
-
-
-def _rows(answer: Any, count: int) -> list[Any]:
-    """Rows in the order of the texts; base64 is float32, little-endian."""
-    try:
-        data = answer["data"]
-        order = [int(row.get("index", i)) for i, row in enumerate(data)]
-        rows = {i: _decoded(row["embedding"]) for i, row in zip(order, data, strict=True)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise RequestRejected("the answer is not what /v1/embeddings sends") from None
-    if sorted(order) != list(range(count)):
-        raise RequestRejected(f"the server returned {len(order)} vectors for {count} texts")
-    return [rows[i] for i in range(count)]
-
-
-def _decoded(embedding: Any) -> Any:
-    return np.frombuffer(base64.b64decode(embedding), dtype="<f4") if isinstance(embedding, str) else embedding
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds that Retry-After asks for, given as a number or a date; None without one."""
-    value = response.headers.get("retry-after", "")
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -5,23 +5,25 @@ A server loses a whole array for one bad text, so a refused array is halved unti
 
 from __future__ import annotations
 
-import ipaddress
 import random
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
-from vaultvec.batching import windows
 from vaultvec.datatypes import Batch, BatchResult, Encoded, Vectors
 from vaultvec.engines.base import Engine
+from vaultvec.engines.request_pool import RequestPool
+from vaultvec.engines.served_revision import SAME_COSINE
+from vaultvec.engines.server_address import Address
+from vaultvec.engines.server_models import with_prefixes
 from vaultvec.engines.server_tokenizer import ServerTokenizer
-from vaultvec.errors import EngineError, SettingsError
+from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec
 
 Notify = Callable[[str], None]  # takes one line for the user
@@ -29,11 +31,14 @@ Notify = Callable[[str], None]  # takes one line for the user
 CHARACTER_BUDGET = 16_000  # characters a request: enough to hide HTTP, little enough to lose when it fails
 SAFE_CONTEXT = 2048  # tokens: Ollama's num_batch; a longer text is refused by some versions whatever the model takes
 UNKNOWN_CONTEXT = 512  # tokens, when neither the server nor the catalogue tells: what BERT models take
-SAME_COSINE = 0.999  # an array and a single request must agree on a text at least this well
+CONNECT_SECONDS = 10.0
 LONGEST_WAIT = 60.0  # seconds that a Retry-After may ask for
-PROBE = "warm up"  # harmless text: if the server fails on it too, the fault is not in a note
-# Words of servers that refuse a text for its length.
+# Harmless text: if the server fails on it too, the fault is not in a note. Its vector tells models apart, and servers
+# that cut words otherwise: of one model, llama.cpp and infinity give the same vectors in English, not in Korean.
+PROBE = "A note about tea, née 차, written on 3 May. 정원에 대한 노트"
+# Words of servers that refuse a text for its length; those in the second row refuse it with a status of 500.
 TOO_LONG = ("context", "too long", "length", "tokens", "too large")
+TOO_LONG_500 = ("too large to process", "larger than the max context")  # llama.cpp
 
 
 class ServerBusy(Exception):
@@ -47,6 +52,15 @@ class ServerBusy(Exception):
 
 class RequestRejected(Exception):
     """The server will not do it for these texts: 4xx, or an answer that cannot be right."""
+
+
+def refusal(status: int, reason: str, wait: float | None = None) -> ServerBusy | RequestRejected:
+    """What a status says: try again later, or not with these texts."""
+    text = reason.lower()
+    again = status in (408, 409, 425, 429) or status >= 500
+    if again and not any(words in text for words in TOO_LONG_500):
+        return ServerBusy(reason, wait=wait)
+    return RequestRejected(reason)
 
 
 class PartlyFailed(EngineError):
@@ -67,48 +81,6 @@ class Patience:
     slowest: float = 20.0  # characters a second of the slowest server worth waiting for (a 4B model on a CPU)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A server's base address, checked. `local` is true when it is this machine."""
-
-    url: str
-    host: str
-    local: bool
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether certificates are needed; loading them takes 30 ms a client, so plain HTTP goes without."""
-        return self.url.lower().startswith("https:")
-
-
-def parse_address(url: str, setting: str) -> Address:
-    """Check an address from config.py. Raises SettingsError with one line that names the setting."""
-    example = f"expected something like http://127.0.0.1:11434; set {setting} in config.py"
-    text = url.strip()
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        raise SettingsError(f"{setting} is not an address that can be read, {example}") from None
-    if parts.username is not None or parts.password is not None:
-        raise SettingsError(f"{setting} carries a name or password before '@'; leave it out ({example})")
-    if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in text) or port == 0:
-        raise SettingsError(f"{setting} is {url!r}, {example}")
-    if parts.query or parts.fragment:
-        raise SettingsError(f"{setting} must end before '?' and '#', {example}")
-    return Address(text.rstrip("/"), host, _is_local(host))
-
-
-def _is_local(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return ip.is_loopback or ip.is_unspecified
-
-
 def pack(lengths: Sequence[int], budget: int, max_count: int) -> Iterator[list[int]]:
     """Runs of positions, in order, whose lengths sum to at most `budget`; a longer text is a run of its own."""
     run: list[int] = []
@@ -124,7 +96,8 @@ def pack(lengths: Sequence[int], budget: int, max_count: int) -> Iterator[list[i
 
 
 class ServerEngine(Engine):
-    """A model behind an address. Subclasses make the one request; `_ask` may run in `streams` threads."""
+    """A model behind an address. Subclasses read the server's facts and make the one request; `_ask` may run in
+    `streams` threads."""
 
     tokenizer: ServerTokenizer
     setting: str  # name of the address in config.py
@@ -133,7 +106,8 @@ class ServerEngine(Engine):
     def __init__(
         self, model: ModelSpec, address: Address, *, window: int, max_texts: int, patience: Patience, notify: Notify
     ) -> None:
-        super().__init__(model, ServerTokenizer(), token_budget=CHARACTER_BUDGET // 3, window=window)
+        spec = replace(with_prefixes(model), kind="server", sha256="", dim=0)
+        super().__init__(spec, ServerTokenizer(), token_budget=CHARACTER_BUDGET // 3, window=window)
         self.address = address
         self.device = address.url
         self.max_texts = max_texts  # texts a request
@@ -142,16 +116,37 @@ class ServerEngine(Engine):
         self._seconds_per_character = 0.0  # measured; 0 = nothing measured yet
         self._agreement_lock = threading.Lock()
         self._agreed = False
+        self._closed = threading.Event()
+
+    @abstractmethod
+    def _read_facts(self) -> None:
+        """Fill in the model's revision, context and dim. Raises EngineError, ModelError: one line, what to type."""
 
     @abstractmethod
     def _ask(self, texts: Sequence[str], timeout: float) -> Any:
         """One request: a row of numbers for each text. Raises ServerBusy, RequestRejected, EngineError."""
 
-    def plan(self, items: Iterable[Encoded]) -> Iterator[Batch]:
-        """Batches under the character budget, in the given order, each sorted longest first."""
-        for window in windows(items, self.window):
-            for run in pack([len(item.text) for item in window], CHARACTER_BUDGET, self.max_texts):
-                yield Batch(tuple(sorted((window[i] for i in run), key=len, reverse=True)))
+    def connected(self) -> Self:
+        """The engine, once the server has told its facts; hangs up when it does not."""
+        try:
+            self._read_facts()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Requests that nobody waits for any more are not tried again."""
+        self._closed.set()
+
+    def cut(self, items: Sequence[Encoded]) -> Iterator[Batch]:
+        """One window, longest first, as one batch a request: what a server gets together is about equally long."""
+        ordered = sorted(items, key=len, reverse=True)
+        for run in pack([len(item.text) for item in ordered], CHARACTER_BUDGET, self.max_texts):
+            yield Batch(tuple(ordered[i] for i in run))
+
+    def _pool(self) -> Executor:
+        return RequestPool(self.streams)
 
     def _embed_one(self, batch: Batch) -> BatchResult:
         """One batch; a text that cannot be embedded is reported and loses only itself."""
@@ -214,9 +209,20 @@ class ServerEngine(Engine):
             self._try([PROBE], retries=1)
         except (RequestRejected, ServerBusy) as error:
             raise EngineError(
-                f"{self.name} at {self.device} fails on every text ({reason or error}); "
-                f"look at the server's log, or check {self.setting} and EMBEDDING_MODEL in config.py"
+                f"{self.name} at {self.device} fails on every text ({reason or error}); what is embedded is kept: "
+                f"start the server again, or look at its log and at {self.setting} in config.py, "
+                "then repeat the command"
             ) from None
+
+    def _first_vector(self, served_name: str, advice: str) -> Vectors:
+        """Vector (dim,) of the probe, from a server whose `dim` is not known yet."""
+        try:
+            row: Vectors = self._try([PROBE], retries=self.patience.retries)[0]
+        except (ServerBusy, RequestRejected) as error:
+            raise EngineError(
+                f"the server at {self.device} does not embed with {served_name} ({error}); {advice}"
+            ) from None
+        return row
 
     def _try(self, texts: Sequence[str], retries: int) -> Vectors:
         """One request with retries. Vectors (n, dim), unit rows. Raises ServerBusy, RequestRejected, EngineError."""
@@ -227,7 +233,7 @@ class ServerEngine(Engine):
                 rows = self._ask(texts, self._timeout(texts))
                 vectors = self._unit_rows(rows, len(texts))
             except ServerBusy as error:
-                if attempt >= (min(1, retries) if error.timed_out else retries):
+                if self._closed.is_set() or attempt >= (min(1, retries) if error.timed_out else retries):
                     raise
                 self._pause(attempt, error.wait)
                 attempt += 1
@@ -238,7 +244,7 @@ class ServerEngine(Engine):
     def _pause(self, attempt: int, wait: float | None) -> None:
         """Exponential backoff with jitter, or what Retry-After asks for, up to a minute."""
         pause = self.patience.backoff * 2**attempt * random.uniform(0.75, 1.25) if wait is None else wait
-        time.sleep(min(max(pause, 0.0), LONGEST_WAIT))
+        self._closed.wait(min(max(pause, 0.0), LONGEST_WAIT))
 
     def _timeout(self, texts: Sequence[str]) -> float:
         """Seconds allowed: ten times what the measured speed says, or that of the slowest server worth waiting for."""
