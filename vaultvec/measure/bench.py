@@ -21,7 +21,7 @@ from vaultvec.errors import ModelError, VaultError
 from vaultvec.measure import rounds
 from vaultvec.measure.ceiling import Ceiling, measure_ceiling
 from vaultvec.measure.extras import Trying, attempt, ollama_answers, try_extras, try_ollama
-from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Plan, Rates, even_order
+from vaultvec.measure.pacing import LEAST_ROUNDS, PART_ROUNDS, Pace, Plan, Rates, even_order
 from vaultvec.measure.prices import measure_prices, time_shares
 from vaultvec.measure.reasons import explain
 from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Price, Report, Row, Trial, machine_name
@@ -88,6 +88,7 @@ class _Outcome:
     """What remains when everything was timed in turn: what may be written, and how much faster that is."""
 
     rows: tuple[Timing, ...]
+    truth: Vectors  # fp32, one row for each text that was timed
     ratio: Ratio
     tuned: Changes
     guide: Changes
@@ -120,6 +121,7 @@ class _Run:
     def __init__(self, subject: Subject, stack: ExitStack) -> None:
         self.subject, self.stack = subject, stack
         self.pace = Pace(subject.thorough, subject.seconds)
+        self.part_rounds = LEAST_ROUNDS if subject.thorough else PART_ROUNDS
         self.gpu = gpu_probe()
         self.busy = psutil.cpu_percent(interval=0.3) / 100  # other programs' share, before ours begins
         self._tick("loading the model")
@@ -141,23 +143,23 @@ class _Run:
             tick=self._tick,
         )  # fmt: skip
         plan = self.pace.plan(rates, len(self.texts), copies_for(engine))
-        truth = self._truth(max(plan.ways.texts, plan.trials.texts))
+        truth = self._truth(plan.trials.texts)
         tuner, tuned, trials, budgets = self._tune(plan, truth)
         prices = self._prices(plan)
         guide = {k: v for k, v in guide_changes(subject.present, trials).items() if k not in around.hurts}
         if around.workers and around.workers[1].better and around.matter_beside(rates.engine, subject.settings):
             tuned["WORKERS"] = around.workers[0]
-        outcome = self._outcome(plan, tuner, tuned, guide, truth)
+        outcome = self._outcome(plan, tuner, tuned, guide)
         self._tick("measuring this machine's ceiling")
         used = self.lengths[: plan.ways.texts]
         ceiling = measure_ceiling(outcome.engine, outcome.best.tokens_per_second, sum(used) / len(used))
         sizes = self._curve(used)
         found = _Found(around, prices, trials, budgets, sizes, ceiling, *self._extras(self.texts[: plan.ways.texts]))
-        return self._written(outcome, found, used, truth)
+        return self._written(outcome, found, used)
 
-    def _written(self, outcome: _Outcome, found: _Found, used: Sequence[int], truth: Vectors) -> Report:
+    def _written(self, outcome: _Outcome, found: _Found, used: Sequence[int]) -> Report:
         subject, engine, around = self.subject, self.engine, found.around
-        rows = [Row.of(timing, truth) for timing in outcome.rows]
+        rows = [Row.of(timing, outcome.truth) for timing in outcome.rows]
         one, small, large, present = rows[:4]
         written = outcome.guide | outcome.tuned
         notes = explain(subject.settings, engine, self.lengths, around, outcome.ratio, written)
@@ -177,7 +179,7 @@ class _Run:
                 min(self.literal, len(used)): large.texts_per_second, **found.sizes,
             }.items())),
             extras=tuple(found.extras), models=tuple(found.models), busy=self.busy,
-            agreement=top_agreement(truth[: len(best)], best) if outcome.engine.precision == "int8" else None,
+            agreement=top_agreement(outcome.truth, best) if outcome.engine.precision == "int8" else None,
         )  # fmt: skip
 
     def _tick(self, label: str) -> None:
@@ -211,11 +213,11 @@ class _Run:
         return Rates(*rates)
 
     def _truth(self, count: int) -> Vectors:
-        """fp32 vectors of the first texts: sentence-transformers' own, else those of the same engine in fp32."""
+        """fp32 vectors of the first texts, to judge candidates by."""
         self._tick("vectors to compare with")
         engine, texts = self.engine, self.texts[:count]
-        if "sentence-transformers" in self.slow_ways[0].note or engine.precision == "fp32" or engine.name in SERVERS:
-            return self.slow_ways[1].run(texts)
+        if engine.precision == "fp32" or engine.name in SERVERS:
+            return engine.embed_documents(texts)
         full = self.subject.build(replace(self.subject.settings, precision="fp32"))
         try:
             return full.embed_documents(texts)
@@ -226,7 +228,7 @@ class _Run:
         subject, count, times = self.subject, plan.trials.texts, plan.times
         tuner = Tuner(
             subject.settings, subject.build, self.engine, self.texts[:count] * times, self.lengths[:count] * times,
-            self.lengths, np.tile(truth[:count], (times, 1)), LEAST_ROUNDS, self._tick, self.gpu, subject.thorough,
+            self.lengths, np.tile(truth[:count], (times, 1)), self.part_rounds, self._tick, self.gpu, subject.thorough,
             subject.int8,
         )  # fmt: skip
         tuned, trials, budgets = tuner.search()
@@ -235,14 +237,19 @@ class _Run:
         return tuner, tuned, trials, budgets
 
     def _prices(self, plan: Plan) -> list[Price]:
-        # As they come means at random: the even order puts short beside long, which would flatter sorting.
-        order = np.random.default_rng(0).permutation(plan.prices.texts).tolist() * plan.times
-        return measure_prices(
-            self.engine, [self.texts[i] for i in order], [self.lengths[i] for i in order], self.literal,
-            rounds=LEAST_ROUNDS, tick=self._tick, gpu=self.gpu,
-        )  # fmt: skip
+        count, times = plan.prices.texts, plan.times
+        # On one stream nothing idles beside a batch, so that a few dozen texts tell what thousands would.
+        alone = self.subject.build(replace(self.subject.settings, streams=1)) if copies_for(self.engine) > 1 else None
+        try:
+            return measure_prices(
+                alone or self.engine, self.texts[:count] * times, self.lengths[:count] * times, self.literal,
+                rounds=self.part_rounds, tick=self._tick, gpu=self.gpu,
+            )  # fmt: skip
+        finally:
+            if alone:
+                alone.close()
 
-    def _outcome(self, plan: Plan, tuner: Tuner, tuned: Changes, guide: Changes, truth: Vectors) -> _Outcome:
+    def _outcome(self, plan: Plan, tuner: Tuner, tuned: Changes, guide: Changes) -> _Outcome:
         """All ways in turn, and what may be written after it: the best found, else the guide's part of it alone."""
         count, aside = plan.ways.texts, {key: value for key, value in tuned.items() if key == "WORKERS"}
         candidates = [("best", tuned, tuner.engine, tuner.budget)]
@@ -250,14 +257,18 @@ class _Run:
             candidates.append(("guide", aside, self.engine, None))
         timings = self._timings(plan, guide, candidates)
         present = timings["present"]
+        exact = "sentence-transformers" in self.slow_ways[0].note or self.engine.precision == "fp32"
+        truth = timings["batch32"].vectors if exact else self._truth(count)
         for key, changes, engine, _ in candidates:
             tuned, best, int8 = changes, timings[key], engine.precision == "int8"
-            ratio, low = compare(present, best), cosines(truth[:count], best.vectors[:count])[0]
+            ratio, low = compare(present, best), cosines(truth, best.vectors[:count])[0]
             if ratio.better and (int8 or low >= FIDELITY_GATE):
                 break
         written, guide = confirm(ratio, low, tuned, guide, int8=int8)
         rows = (*(timings[name] for name in ("one", "batch32", "batch2000")), present, best)
-        return _Outcome(rows, ratio, written, guide, engine, max(present, best, key=lambda t: t.texts_per_second))
+        return _Outcome(
+            rows, truth, ratio, written, guide, engine, max(present, best, key=lambda t: t.texts_per_second)
+        )
 
     def _timings(self, plan: Plan, guide: Changes, candidates: Sequence[_Candidate]) -> dict[str, Timing]:
         """The slow tool's ways, config.py as it is and the candidates, with the guide's window, in turn."""
@@ -269,12 +280,15 @@ class _Run:
             label = "fast path, best settings found"
             ways.append(fast(engine, key, label, window=window, budget=budget, copies=copies))
         large = replace(large, note=f"{large.note}, {literal_note(self.literal, count)}")
+        few, run_one = plan.one_by_one, one.run
+        one = replace(one, run=lambda texts: run_one(texts[:few]))
         ways = [one, small, large, *(repeated(way, plan.times) for way in ways)]
         for way in ways[2:]:
             way.run(self.texts[:TRIED_TEXTS])
-        return time_in_turn(
+        found = time_in_turn(
             ways, self.texts[:count], sum(self.lengths[:count]), LEAST_ROUNDS, self._tick, self.gpu, plan.ways.seconds
         )
+        return found | {"one": replace(found["one"], texts=few, tokens=sum(self.lengths[:few]))}
 
     def _curve(self, used: Sequence[int]) -> dict[int, float]:
         """Texts/s of further batch sizes, in a thorough run."""

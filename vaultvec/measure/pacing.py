@@ -9,17 +9,20 @@ import numpy as np
 
 from vaultvec.measure import rounds
 
-SHORT_SECONDS = 50.0  # of a short run; what is left of the minute goes into the imports and the report
+SHORT_SECONDS = 46.0  # of a short run; what is left of the minute goes into the imports and the report
 THOROUGH_SECONDS = 480.0
-LEAST_ROUNDS = 3
+LEAST_ROUNDS = 3  # of all ways in turn, on which the verdict rests
+PART_ROUNDS = 2  # of candidates and prices
 # Of the time that is left when the model is loaded: candidates, prices, all ways in turn; the rest is for extras.
-SHORT_SHARES = (0.24, 0.28, 0.46)
+SHORT_SHARES = (0.12, 0.30, 0.56)
 THOROUGH_SHARES = (0.18, 0.12, 0.24)
 # Passes of the fast path over the texts of a part in one round: with two stages of candidates, with the five prices.
 TRIAL_PASSES = 5
 MORE_TRIAL_PASSES = 14
-PRICE_PASSES = 4
+PRICE_PASSES = 6
 LEAST_TEXTS = 16
+FULL_BATCH = 32  # least texts of all ways in turn: with fewer there would be no batch of 32
+ONE_SHARE = 0.4  # of these texts go one by one
 PASS_SECONDS = 0.5  # a pass of the fast path should take about as long, to be timed well
 MOST_TIMES = 50
 
@@ -50,6 +53,11 @@ class Plan:
     ways: Part
     times: int
 
+    @property
+    def one_by_one(self) -> int:
+        """How many of the texts of all ways are embedded one by one."""
+        return max(2, int(ONE_SHARE * self.ways.texts))
+
 
 class Pace:
     """The clock of one benchmark."""
@@ -72,14 +80,14 @@ class Pace:
         fast = copies / rates.engine  # seconds a text
         passes = MORE_TRIAL_PASSES if self.thorough else TRIAL_PASSES
 
-        def part(seconds: float, each: float) -> Part:
-            return Part(min(available, max(LEAST_TEXTS, int(seconds / (LEAST_ROUNDS * each)))), seconds)
+        def part(seconds: float, each: float, rounds: int = PART_ROUNDS, least: int = LEAST_TEXTS) -> Part:
+            return Part(min(available, max(least, int(seconds / (rounds * each)))), seconds)
 
-        planned = part(ways, 1 / rates.one + 2 / rates.batch + 2 * fast)
+        planned = part(ways, ONE_SHARE / rates.one + 2 / rates.batch + 2 * fast, LEAST_ROUNDS, FULL_BATCH)
         times = max(1, min(MOST_TIMES, int(PASS_SECONDS * rates.engine / planned.texts)))
         return Plan(
-            part(trials, passes * fast * times), part(prices, (PRICE_PASSES * fast + 1 / rates.one) * times), planned,
-            times,
+            part(trials, passes * fast * times), part(prices, PRICE_PASSES * times / rates.engine, least=FULL_BATCH),
+            planned, times,
         )  # fmt: skip
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from vaultvec.batching import plan_batches
 from vaultvec.engines.base import Engine
 from vaultvec.measure.results import Price
-from vaultvec.measure.rounds import NOISE_FLOOR, Tick, Timing, compare, time_in_turn
+from vaultvec.measure.rounds import NOISE_FLOOR, Tick, Timing, Way, compare, time_in_turn
 from vaultvec.measure.surroundings import Surroundings
 from vaultvec.measure.ways import (
     SMALL_BATCH,
@@ -27,6 +28,7 @@ from vaultvec.monitor import GpuReading, blocking_check
 
 CHECK_EVERY = 2.0  # seconds, as the guide found it
 CHECKS = 3
+ONE_SHARE = 3  # one in so many texts is enough for one call per text
 
 
 def measure_prices(
@@ -39,42 +41,51 @@ def measure_prices(
     tick: Tick,
     gpu: Callable[[], GpuReading] | None = None,
 ) -> list[Price]:
-    """What each bottleneck costs. `lengths`: tokens of each text; `literal`: texts a batch of 2000 may truly hold."""
-    budget = engine.token_budget
-    large = min(literal, len(texts))
-    n = copies_for(engine)
-    inside = within_budget(engine, budget)
+    """What each bottleneck costs. `lengths`: tokens of each text; `literal`: texts a batch of 2000 may truly hold.
+
+    Every beginning of `texts` should have the mix of the whole, as `pacing.even_order` makes it.
+    """
+    few, large = max(2, len(texts) // ONE_SHARE), min(literal, len(texts))
+    ways = _ways(engine, few, large)
+    found = time_in_turn(ways, texts, sum(lengths), rounds, tick, gpu)
+    found["engine_one"] = replace(found["engine_one"], texts=few)
+    base, small = found["base"], found["small"]
+    batches = len(plan_batches(lengths, engine.token_budget, start_cost=engine.start_cost))
+    size = min(SMALL_BATCH, len(texts))
+    remedy = [found["large"]] if "large" in found else []
+    return [
+        _price(base, found["engine_one"], "1 per-file processing: one call for every chunk", "one call per text"),
+        _price(
+            base, small, f"2 small batches: {SMALL_BATCH} texts each in place of the token budget",
+            f"sorted, {size} texts a batch; the budget makes {batches} batches",
+        ),
+        *(_price(base, t, "2 … and the guide's remedy: 2000 at once", f"sorted, {large} a batch") for t in remedy),
+        monitoring_price(),
+        _price(
+            small, found["clearing"], "4 caches cleared all the time",
+            f"the same batches of {size}, garbage collected after each",
+        ),
+        _price(base, found["padding"], "5 padding: texts not sorted by length", "the same token budget, as they come"),
+    ]  # fmt: skip
+
+
+def _ways(engine: Engine, few: int, large: int) -> list[Way]:
+    """One thing switched in each; the first is the base."""
+    one, n = one_by_one(engine), copies_for(engine)
     ways = [
-        arranged(engine, "base", "sorted, within the token budget", inside, copies=n),
-        one_by_one(engine),
+        arranged(
+            engine, "base", "sorted, within the token budget", within_budget(engine, engine.token_budget), copies=n
+        ),
+        replace(one, run=lambda texts: one.run(texts[:few])),
         arranged(engine, "small", f"batches of {SMALL_BATCH}", by_count(SMALL_BATCH), copies=n),
         arranged(
             engine, "clearing", "caches cleared after every batch", by_count(SMALL_BATCH), after=clear_caches, copies=n
         ),
-        arranged(engine, "padding", "batches as they come", as_they_come(budget), copies=n),
+        arranged(engine, "padding", "batches as they come", as_they_come(engine.token_budget), copies=n),
     ]
     if large > SMALL_BATCH:  # with fewer texts it would be the row before it
         ways.append(arranged(engine, "large", f"batches of {large}", by_count(large), copies=n))
-    found = time_in_turn(ways, texts, sum(lengths), rounds, tick, gpu)
-    base = found["base"]
-    batches = len(plan_batches(lengths, budget, start_cost=engine.start_cost))
-    return [
-        _price(base, found["engine_one"], "1 per-file processing: one call for every chunk", "one call per text"),
-        _price(
-            base, found["small"], f"2 small batches: {SMALL_BATCH} texts each in place of the token budget",
-            f"sorted, {min(SMALL_BATCH, len(texts))} texts a batch; the budget makes {batches} batches",
-        ),
-        *(
-            _price(base, timing, "2 … and the guide's remedy: 2000 at once", f"sorted, {large} texts a batch")
-            for key, timing in found.items() if key == "large"
-        ),
-        monitoring_price(),
-        _price(
-            found["small"], found["clearing"], "4 caches cleared all the time",
-            f"the same batches of {min(SMALL_BATCH, len(texts))}, garbage collected after each",
-        ),
-        _price(base, found["padding"], "5 padding: texts not sorted by length", "the same token budget, as they come"),
-    ]  # fmt: skip
+    return ways
 
 
 def _price(base: Timing, other: Timing, label: str, how: str) -> Price:

@@ -92,7 +92,8 @@ def facts(report: Report) -> list[str]:
         f"{report.made}, {report.machine}, {report.cores} usable cores",
         f"{report.model}, {report.engine} {report.precision} on {report.device}",
         f"sampled: {report.sampled}",
-        f"timed: {report.used}; {report.rows[0].rounds} rounds in turn, medians, ± the round farthest from it",
+        f"timed: {report.used}, {report.rows[0].texts} of them one by one",
+        f"{report.rows[0].rounds} rounds in turn, medians, ± the round farthest from it",
     ]
     if report.ceiling:
         c = report.ceiling

@@ -124,11 +124,11 @@ def by_count(count: int, *, sort: bool = True) -> Arrange:
 
 
 def as_they_come(budget: int) -> Arrange:
-    """The token budget kept, the sorting left out: what padding costs."""
+    """The token budget kept, the sorting left out: what padding costs. The texts come at random, by a fixed seed."""
 
     def arrange(items: Sequence[Encoded]) -> Iterator[Batch]:
         current: list[Encoded] = []
-        for item in items:
+        for item in (items[i] for i in np.random.default_rng(0).permutation(len(items))):
             widest = max([len(item), *(len(row) for row in current)])
             if current and widest * (len(current) + 1) > budget:
                 yield Batch(tuple(sorted(current, key=len, reverse=True)))
