@@ -45,7 +45,7 @@ from vaultvec.settings import Settings
 
 CURVE_SIZES = (8, 128, 512)  # beside 1, 32 and 2000: batch sizes of a thorough run's chart
 AROUND_ROUNDS = 2  # of the pipeline without the model: a whole index of some notes each
-TRIED_TEXTS = 6  # embedded first, to know how many texts the time allows
+TRIED_TEXTS = 4  # embedded first, to know how many texts the time allows
 
 Progress = Callable[[str, float], None]
 _Candidate = tuple[str, Changes, Engine, int | None]  # key, changes, engine, token budget

@@ -16,11 +16,11 @@ PART_ROUNDS = 2  # of candidates and prices
 # Of the time that is left when the model is loaded: candidates, prices, all ways in turn; the rest is for extras.
 SHORT_SHARES = (0.12, 0.30, 0.56)
 THOROUGH_SHARES = (0.18, 0.12, 0.24)
-# Passes of the fast path over the texts of a part in one round: with two stages of candidates, with the five prices.
+# What a part takes in one round, in passes of the fast path: two stages of candidates; five prices, some of them padded.
 TRIAL_PASSES = 5
 MORE_TRIAL_PASSES = 14
-PRICE_PASSES = 6
-LEAST_TEXTS = 16
+PRICE_PASSES = 12
+LEAST_TEXTS = 12
 FULL_BATCH = 32  # least texts of all ways in turn: with fewer there would be no batch of 32
 ONE_SHARE = 0.4  # of these texts go one by one
 PASS_SECONDS = 0.5  # a pass of the fast path should take about as long, to be timed well

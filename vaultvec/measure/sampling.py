@@ -15,7 +15,7 @@ from vaultvec.settings import Settings
 from vaultvec.vault import load_exclusions, open_vault, walk
 
 SEED = 2026
-SHORT_SAMPLE = 1000
+SHORT_SAMPLE = 400
 THOROUGH_SAMPLE = 3000
 
 

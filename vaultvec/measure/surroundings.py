@@ -24,7 +24,7 @@ from vaultvec.models import ModelSpec
 from vaultvec.monitor import usable_cpus
 from vaultvec.settings import Settings
 
-SHORT_NOTES = 40
+SHORT_NOTES = 25
 MORE_NOTES = 1000
 # The guide's keys that the pipeline reads and the engine does not.
 GUIDE_KEYS = ("BATCH_SIZE", "MEMORY_CHECK_INTERVAL", "FAST_MODE")
