@@ -227,6 +227,7 @@ def test_what_is_written_after_all_was_timed_together() -> None:
     assert confirm(Ratio(1.5, 0.1), 1.0, tuned, guide, int8=False) == (tuned, guide)
     assert confirm(Ratio(1.0, 0.1), 1.0, tuned, guide, int8=False) == ({}, guide)
     assert confirm(Ratio(0.5, 0.1), 1.0, tuned, guide, int8=False) == ({}, {"BATCH_SIZE": 2000})
+    assert confirm(Ratio(0.9, 0.3), 1.0, tuned, guide, int8=False) == ({}, {"BATCH_SIZE": 2000})
     assert confirm(Ratio(1.5, 0.1), 0.99, tuned, guide, int8=False) == ({}, {"BATCH_SIZE": 2000})
     assert confirm(Ratio(1.5, 0.1), 0.99, tuned, guide, int8=True) == (tuned, guide)
 

@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+# Kernels are kept for every shape of batch that was ever seen: 90 kB a chunk on a long run, which makes nothing faster.
+# So many are enough for one pass through a model. (openvinotoolkit/openvino#23316, #20633)
+PLUGIN_PRIMITIVES = "16"
+ONEDNN_PRIMITIVES = "32"
 _OUT_OF_MEMORY = ("bad alloc", "bad_alloc", "cannot allocate", "failed to allocate", "out of memory")
 
 
 def openvino() -> Any:
     """The openvino module. Its usage statistics are cut off: with no `openvino_telemetry` to import it takes a stub."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", ONEDNN_PRIMITIVES)  # read when the first model runs
     try:
         import openvino
     except ImportError as error:
@@ -67,6 +72,7 @@ class CompiledModel:
             "NUM_STREAMS": str(streams),
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "CPU_RUNTIME_CACHE_CAPACITY": PLUGIN_PRIMITIVES,
         }
         if cache_dir is not None:
             cache_dir.mkdir(parents=True, exist_ok=True)

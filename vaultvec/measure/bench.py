@@ -27,7 +27,7 @@ from vaultvec.measure.reasons import explain
 from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Price, Report, Row, Trial, machine_name
 from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import Surroundings, measure_surroundings
-from vaultvec.measure.tuning import Changes, Tuner, confirm, decide, guide_changes
+from vaultvec.measure.tuning import NOT_SLOWER, Changes, Tuner, confirm, decide, guide_changes
 from vaultvec.measure.ways import (
     copies_for,
     encode,
@@ -98,7 +98,8 @@ class _Outcome:
     @property
     def gain(self) -> float:
         """Of the proposal over config.py as it is; 1 where nothing is proposed."""
-        return 1.0 if self.ratio.worse or not (self.tuned or self.guide) else self.ratio.median
+        slower = self.ratio.worse or self.ratio.median < NOT_SLOWER
+        return 1.0 if slower or not (self.tuned or self.guide) else self.ratio.median
 
 
 @dataclass(frozen=True, slots=True)

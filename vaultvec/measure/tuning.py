@@ -27,6 +27,7 @@ from vaultvec.settings import Settings
 Changes = dict[str, Any]
 Build = Callable[[Settings], Engine]
 KEY = "MAX_TOKENS_PER_BATCH"
+NOT_SLOWER = 0.95  # of the present speed: below it nothing is written, even where the noise could explain it
 GATHERED = GUIDE_BATCH  # texts sorted at a time while candidates are tried: padding is then the same for all
 BIG_MODEL_MB = 600  # of such a model no second copy is loaded beside the first unless memory is ample
 CPU_BUDGETS = (1024, 2048)
@@ -250,7 +251,7 @@ def confirm(ratio: Ratio, low: float, tuned: Changes, guide: Changes, *, int8: b
 
     Slower, or with vectors below the gate: nothing that the engine reads. No faster beyond the noise: only the guide's.
     """
-    if ratio.worse or (low < FIDELITY_GATE and not int8):
+    if ratio.worse or ratio.median < NOT_SLOWER or (low < FIDELITY_GATE and not int8):
         return {}, {key: value for key, value in guide.items() if key in GUIDE_KEYS}
     return (tuned, guide) if ratio.better else ({k: v for k, v in tuned.items() if k == "WORKERS"}, guide)
 
