@@ -24,10 +24,10 @@ from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
 from vaultvec.errors import VaultError
 from vaultvec.index import choose_models, writer_lock
 from vaultvec.ledger import Ledger, ModelRow
+from vaultvec.memory import peak_rss_mb
 from vaultvec.models import L6, resolve
 from vaultvec.monitor import blocking_check
 from vaultvec.notes import parse_note, read_bytes
-from vaultvec.pipeline import peak_rss_mb
 from vaultvec.reading import chunker_spec
 from vaultvec.settings import Settings
 from vaultvec.store import ChromaStore, discard

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +30,7 @@ class Finished:
     """One command that ended well."""
 
     seconds: float
-    peak_mb: float  # resident memory of its process at its highest, 10^6 bytes
+    peak_mb: float  # resident memory at its highest, 10^6 bytes; of `ours`, the sum over its processes
     output: str
 
     def json(self) -> Any:
@@ -59,7 +59,10 @@ def timed(command: Sequence[str], variables: Mapping[str, str]) -> Finished:
 def ours(command: str, *options: str, vault: Path, data: Path) -> Finished:
     """One command of main.py with a data folder of its own."""
     line = [sys.executable, "main.py", command, *options, "--vault", str(vault), "--json"]
-    return timed(line, {"VAULTVEC_DATA": str(data)})
+    done = timed(line, {"VAULTVEC_DATA": str(data)})
+    report = done.json()
+    told = report.get("peak_rss_mb", 0.0) if isinstance(report, dict) else 0.0  # with its writer process
+    return replace(done, peak_mb=max(done.peak_mb, told))
 
 
 def langchain(vault: Path, data: Path, weights: Path) -> Finished:

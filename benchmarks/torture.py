@@ -42,7 +42,7 @@ from vaultvec.session import rebuild
 from vaultvec.settings import Settings
 from vaultvec.store import discard
 
-WORKS = ("first", "update", "rebuild")
+WORKS = ("first", "apart", "update", "rebuild")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The process that test_kill.py kills: says "ready", then indexes or rebuilds with the fake engine.
 
-python kill_child.py index|rebuild VAULT DATA LOG DELAY
+python kill_child.py index|apart|rebuild VAULT DATA LOG DELAY     apart: with the writer in a process of its own
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 import chromadb  # noqa: E402, F401 - imported before "ready", so that the kill falls into the work and not into the import
 from fake_engine import FakeEngines, fake_settings  # noqa: E402
 
-from vaultvec import store  # noqa: E402
+from vaultvec import pipeline, store, writer_process  # noqa: E402
 from vaultvec.pipeline import Hooks, index_vault  # noqa: E402
 from vaultvec.session import rebuild  # noqa: E402
 
@@ -24,6 +24,11 @@ def main() -> None:
     """Do the work once."""
     work, vault, data, log, delay = sys.argv[1:]
     store.SYNC_THRESHOLD = SYNC_THRESHOLD
+    if work == "apart":
+        pipeline.PAYS_FROM = 0
+        writer_process._CODE = (
+            f"from vaultvec import store; store.SYNC_THRESHOLD = {SYNC_THRESHOLD}; {writer_process._CODE}"
+        )
     engines = FakeEngines(token_budget=256, window=16, delay=float(delay), log=Path(log))
     settings = fake_settings(Path(data))
     print("ready", flush=True)

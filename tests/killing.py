@@ -23,7 +23,7 @@ DELAY = 0.004  # seconds a batch: so that the work is long enough to be hit anyw
 class Scene:
     """What is killed: a kind of work on a vault, the data folder it starts from, and what must come out."""
 
-    work: str  # "first", "update", "rebuild"
+    work: str  # "first", "apart" (the same with a writer process), "update", "rebuild"
     vault: Path
     start: Path  # copied for each kill
     expected: IndexState
@@ -35,7 +35,7 @@ class Scene:
         vault = write_vault(folder / "vault", notes, seed)
         start = folder / "start"
         start.mkdir()
-        if work != "first":
+        if work in ("update", "rebuild"):
             index_vault(fake_settings(start), vault, hooks=Hooks(engines=FakeEngines()))
         if work == "update":
             update_vault(vault, seed)
@@ -51,7 +51,7 @@ class Scene:
 
 def _start(work: str, vault: Path, data: Path, log: Path) -> subprocess.Popen[str]:
     """A child that has said "ready"."""
-    kind = "rebuild" if work == "rebuild" else "index"
+    kind = work if work in ("apart", "rebuild") else "index"
     command = [sys.executable, str(CHILD), kind, str(vault), str(data), str(log), str(DELAY)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

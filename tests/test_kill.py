@@ -10,7 +10,7 @@ from killing import Scene, kill_once
 KILLS = 4  # of each kind; benchmarks/torture.py does hundreds
 
 
-@pytest.mark.parametrize("work", ["first", "update", "rebuild"])
+@pytest.mark.parametrize("work", ["first", "apart", "update", "rebuild"])
 def test_a_killed_run_is_finished_by_the_next_one(work: str, tmp_path: Path) -> None:
     scene = Scene.prepare(tmp_path, work, notes=36, seed=1)
     for number in range(KILLS):

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "vaultvec"
 # The way of the data. A module may import those on lines above its own, never one below; one line's modules may know each other.
 ORDER = """
 errors
+memory
 datatypes
 batching
 tokenizing
@@ -35,7 +36,7 @@ store
 index
 changes
 reading writing
-embedding
+writer_process embedding
 pipeline
 filters fusion neighbours
 semantic wording

@@ -13,6 +13,7 @@ from made_vault import SHARED, update_vault, write_vault
 
 from vaultvec.datatypes import Batch, NoteFile, Vectors
 from vaultvec.errors import EngineError, VaultError
+from vaultvec.memory import peak_rss_mb
 from vaultvec.pipeline import Hooks, find_changes, index_vault, sample_chunks
 from vaultvec.reading import RACY_NS, settled
 
@@ -36,9 +37,10 @@ def test_a_first_run_embeds_each_text_once_and_a_second_nothing(tmp_path: Path) 
 def test_processes_read_the_same_as_one_thread(workers: int, tmp_path: Path) -> None:
     vault = write_vault(tmp_path / "vault", 40, 2)
     plain, pooled = fake_settings(tmp_path / "a"), fake_settings(tmp_path / "b", workers=workers)
-    for settings in (plain, pooled):
-        index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    index_vault(plain, vault, hooks=Hooks(engines=FakeEngines()))
+    report = index_vault(pooled, vault, hooks=Hooks(engines=FakeEngines()))
     assert_same(state_of(pooled, vault), state_of(plain, vault))
+    assert (report.peak_rss_mb > peak_rss_mb() + 20) == (workers > 0)  # the processes count too
 
 
 def test_batch_size_window_and_fast_mode_change_nothing_in_the_index(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ class IndexReport:
     engine: str = ""
     precision: str = ""
     device: str = ""
-    peak_rss_mb: float = 0.0
+    peak_rss_mb: float = 0.0  # most resident memory, 10^6 bytes, summed over this process, its readers and its writer
     model_busy_share: float = 0.0  # of embed_seconds, how long the model had work
     warnings: list[tuple[str, str]] = field(default_factory=list)  # (path, what was odd about a note)
     verified: str = ""

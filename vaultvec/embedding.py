@@ -42,7 +42,7 @@ class Embedding:
     fast_mode: bool
     progress: Callable[[Progress], None]
     check: Callable[[], None]
-    saved: Callable[[], None]  # called after each batch that is in the ledger
+    wake_writer: Callable[[], None]  # called when rows for Chroma are coming, and after each batch in the ledger
     first_batch: float = field(default=0.0, init=False)
     busy_seconds: float = field(default=0.0, init=False)
 
@@ -55,6 +55,7 @@ class Embedding:
             if not self.report.model:
                 describe(self.report, self.ledger, [name])
             return
+        self.wake_writer()
         engine = load()
         try:
             self._describe(engine)
@@ -74,7 +75,7 @@ class Embedding:
         for result in engine.embed_batches(self._batches(row, engine, hashes)):
             self.check()
             self._save(row, result, hashes)
-            self.saved()
+            self.wake_writer()
             self._show()
         self.report.embed_seconds += time.perf_counter() - began
         self.busy_seconds += engine.busy_seconds - busy_before

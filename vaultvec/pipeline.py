@@ -1,13 +1,13 @@
 """The whole line: read → chunk → embed → save, overlapped, bounded, resumable.
 
 Three threads over one ledger file. The reader turns files into chunks and queues new texts in the ledger; the caller's
-thread takes them from there, a window at a time, and keeps the model busy; the writer brings Chroma up behind. The
-queues lie on disk, so memory stays flat however large the vault, and a process killed anywhere goes on where it was.
+thread takes them from there, a window at a time, and keeps the model busy; the writer, in long runs a process of its
+own, brings Chroma up behind. The queues lie on disk, so memory stays flat however large the vault, and a process killed
+anywhere goes on where it was.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,8 +23,9 @@ from vaultvec.changes import Changes, find_changes
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import IndexReport, NoteFile
 from vaultvec.embedding import Embedding, Progress, describe
-from vaultvec.engines import SERVERS, create_engine, load_tokenizer
+from vaultvec.engines import SERVERS, accelerator_present, create_engine, load_tokenizer
 from vaultvec.engines.base import Engine
+from vaultvec.engines.tokenizer_threads import one_thread_meanwhile
 from vaultvec.errors import EngineError, VaultError
 from vaultvec.index import (
     Choice,
@@ -44,17 +45,20 @@ from vaultvec.index import (
 )
 from vaultvec.keywords import KEYWORDS_VERSION
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
+from vaultvec.memory import peak_rss_mb
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.notes import READER_VERSION
 from vaultvec.reading import Reader, chunker_spec, read_and_chunk, worker_count
 from vaultvec.settings import Settings
 from vaultvec.vault import load_exclusions, open_vault, walk
-from vaultvec.writing import Writer
+from vaultvec.writer_process import PAYS_FROM, WriterProcess
+from vaultvec.writing import Writer, WriterTask
 
 VERSIONS = {
     "reader_version": str(READER_VERSION),
     "chunker_version": str(CHUNKER_VERSION),
 }  # notes read by others are read again
+LONGEST_COMMIT = 30  # seconds that a thread or process is given to end
 
 EngineFactory = Callable[..., Engine]
 Notify = Callable[[str], None]
@@ -121,6 +125,7 @@ class _Run:
         self.place = (0, 0)
         self.accept_deletions = False
         self.boilerplate: frozenset[str] = frozenset()
+        self.beside_mb = 0.0  # the most memory that processes beside this one held
         self.connected: Engine | None = None  # the server engine, when config.py asks for one
         self.early: Future[Engine] | None = None  # the first model of a new index, loaded while notes are read
 
@@ -232,13 +237,17 @@ class _Run:
             describe(self.report, ledger, [model.name for model in choice.models])
             return
         with ExitStack() as stack:
+            stack.enter_context(one_thread_meanwhile(not accelerator_present()))
             reader = Reader(
                 changes.files, {} if reread else stored, lambda: self._donating(index),
                 chunker_spec(self.settings, choice.models[0], self.boilerplate), models,
                 worker_count(self.settings, len(changes.files)), self.seen_ns,
             )  # fmt: skip
-            verify = not self.settings.fast_mode
-            writer = Writer(index, choice.models, [row.id for row in models], self.settings.batch_size, verify=verify)
+            task = WriterTask(
+                index.ledger, index.chroma, [row.id for row in models], self.settings.batch_size,
+                verify=not self.settings.fast_mode,
+            )  # fmt: skip
+            writer = WriterProcess(task) if len(changes.files) >= PAYS_FROM else Writer(task)
             stack.callback(self._stop, reader, writer)
             reader.start()
             writer.start()
@@ -277,7 +286,7 @@ class _Run:
 
     # ── threads and reports ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _check(self, reader: Reader, writer: Writer) -> None:
+    def _check(self, reader: Reader, writer: Writer | WriterProcess) -> None:
         for thread in (reader, writer):
             if thread.error:
                 raise thread.error
@@ -286,20 +295,19 @@ class _Run:
                 f"{self.vault} vanished while it was read; mount it again and rerun: what was done is kept"
             )
 
-    def _join(self, reader: Reader, writer: Writer) -> None:
+    def _join(self, reader: Reader, writer: Writer | WriterProcess) -> None:
         while reader.is_alive():
             reader.join(0.1)
         self._check(reader, writer)
 
-    def _stop(self, reader: Reader, writer: Writer) -> None:
+    def _stop(self, reader: Reader, writer: Writer | WriterProcess) -> None:
         """Also after Ctrl-C: threads end at their next commit, nothing half-done."""
         reader.stop.set()
-        writer.stop.set()
-        writer.wake()
-        for thread in (reader, writer):
-            if thread.is_alive():
-                thread.join(30)
-        self.report.peak_rss_mb = peak_rss_mb()
+        writer.stop(LONGEST_COMMIT)
+        if reader.is_alive():
+            reader.join(LONGEST_COMMIT)
+        self.beside_mb = writer.peak_rss_mb + sum(reader.state.workers_mb.values())
+        self.report.peak_rss_mb = peak_rss_mb() + self.beside_mb
 
     def _count(self, reader: Reader) -> None:
         state = reader.state
@@ -329,17 +337,5 @@ class _Run:
             if counts.pending == counts.failed:
                 set_current(index)
         ledger.compact()
-        report.peak_rss_mb = peak_rss_mb()
+        report.peak_rss_mb = peak_rss_mb() + self.beside_mb
         report.seconds = time.perf_counter() - self.started
-
-
-def peak_rss_mb() -> float:
-    """The most memory this process has held, in MB (10^6 bytes)."""
-    if sys.platform == "win32":
-        import psutil
-
-        return float(psutil.Process().memory_info().peak_wset) / 1e6
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

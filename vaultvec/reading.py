@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -16,8 +16,10 @@ from pathlib import Path
 from vaultvec.chunks import Chunker, ChunkLimits
 from vaultvec.datatypes import Chunk, Note, NoteFile
 from vaultvec.engines import accelerator_present, load_tokenizer
+from vaultvec.engines.tokenizer_threads import one_thread
 from vaultvec.errors import VaultError
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
+from vaultvec.memory import peak_rss_mb
 from vaultvec.models import ModelSpec
 from vaultvec.notes import digest, parse_note, read_bytes
 from vaultvec.settings import Settings
@@ -106,6 +108,7 @@ class ReaderState:
     new_texts: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
+    workers_mb: dict[int, float] = field(default_factory=dict)  # process id → the most memory it held, 10^6 bytes
 
 
 class Reader(threading.Thread):
@@ -170,20 +173,25 @@ class Reader(threading.Thread):
         context = multiprocessing.get_context("spawn")
         work = [self.files[i : i + CHUNK_OF_WORK] for i in range(0, len(self.files), CHUNK_OF_WORK)]
         with ProcessPoolExecutor(self._workers, context, _start_worker, (self._spec,)) as pool:
-            waiting = []
+            waiting: list[Future[_Work]] = []
             try:
                 for files in work:
                     if self.stop.is_set():
                         return
                     waiting.append(pool.submit(_work, [(file, self._digest(file)) for file in files]))
                     if len(waiting) > 2 * self._workers:
-                        yield from waiting.pop(0).result()
+                        yield from self._results_of(waiting.pop(0))
                 for future in waiting:
-                    yield from future.result()
+                    yield from self._results_of(future)
             except BrokenProcessPool as error:
                 raise VaultError("a reading process died (out of memory?); set WORKERS = 0 in config.py") from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _results_of(self, work: Future[_Work]) -> list[ReadNote]:
+        done = work.result()
+        self.state.workers_mb[done.process] = done.peak_rss_mb
+        return done.results
 
     def _apply(self, ledger: Ledger, result: ReadNote) -> None:
         state = self.state
@@ -211,14 +219,24 @@ _worker_chunker: Chunker | None = None
 
 def _start_worker(spec: ChunkerSpec) -> None:
     global _worker_chunker  # one chunker a process, built once
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    one_thread()
     _worker_chunker = spec.build()
 
 
-def _work(files: list[tuple[NoteFile, bytes]]) -> list[ReadNote]:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a reading process sends back."""
+
+    results: list[ReadNote]
+    process: int
+    peak_rss_mb: float
+
+
+def _work(files: list[tuple[NoteFile, bytes]]) -> _Work:
     if _worker_chunker is None:
         raise RuntimeError("the worker was not started by Reader")
-    return [read_and_chunk(file, digest, _worker_chunker) for file, digest in files]
+    results = [read_and_chunk(file, digest, _worker_chunker) for file, digest in files]
+    return _Work(results, os.getpid(), peak_rss_mb())
 
 
 def worker_count(settings: Settings, files: int) -> int:

@@ -177,7 +177,7 @@ def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) ->
 
 
 def _rebuild_index(folder: Path, notify: Notify) -> int:
-    from vaultvec.store import ChromaStore, discard
+    from vaultvec.store import ChromaStore, discard, writing_store
 
     written = 0
     with Ledger(folder / "ledger.sqlite3") as ledger:
@@ -187,13 +187,14 @@ def _rebuild_index(folder: Path, notify: Notify) -> int:
             notify(f"{damaged} vectors were damaged; their texts are embedded again by: python main.py index")
         for number, *_ in ledger.models():
             ledger.fill_outbox(number)  # first: a kill after this leaves the work to the next index run
-        discard(folder / "chroma")
-        for number, fingerprint, name, dim in ledger.models():
-            store = ChromaStore(folder / "chroma", fingerprint, name, dim)
-            try:
-                written += store.sync(ledger, number, store.max_batch)
-            finally:
-                store.close()
+        with writing_store(folder / "chroma"):
+            discard(folder / "chroma")
+            for number, fingerprint, name, dim in ledger.models():
+                store = ChromaStore(folder / "chroma", fingerprint, name, dim)
+                try:
+                    written += store.sync(ledger, number, store.max_batch)
+                finally:
+                    store.close()
     return written
 
 

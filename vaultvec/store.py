@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vaultvec.datatypes import Vectors
-from vaultvec.errors import LedgerError, StoreDamaged
+from vaultvec.errors import LedgerError, LockedError, StoreDamaged
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import ChunkRow, chunk_rows
 
 HNSW_SPACE = "cosine"
+WAIT_FOR_WRITER = 60  # seconds; a page of rows takes a few at the most
 SYNC_THRESHOLD = (
     1000  # rows between two persists of the HNSW graph: with rows written 64 at a time, CPU a row is 1.5 ms, with
 )
@@ -153,6 +155,26 @@ class ChromaStore:
         close = getattr(self._client, "close", None)
         if close:
             close()
+
+
+@contextmanager
+def writing_store(folder: Path) -> Iterator[None]:
+    """Own Chroma's folder for writing. A killed run can leave its writer (writer_process.py) at its last rows: it is
+    waited for.
+
+    Raises LockedError when it does not end.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=WAIT_FOR_WRITER):
+            yield
+    except Timeout as error:
+        raise LockedError(
+            f"the writer of an earlier run still has {folder} after {WAIT_FOR_WRITER} s; wait for it, or end that "
+            "process, and run it again"
+        ) from error
 
 
 def discard(folder: Path) -> None:

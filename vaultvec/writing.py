@@ -1,34 +1,42 @@
-"""Ledger → Chroma: the writing half of the pipeline, in a thread of its own behind the model."""
+"""Ledger → Chroma: the writing half of the pipeline, behind the model. writer_process.py runs the same beside it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from vaultvec.errors import StoreDamaged
-from vaultvec.index import IndexFolder
 from vaultvec.ledger import Ledger
-from vaultvec.models import ModelSpec
-from vaultvec.store import ChromaStore, discard
+from vaultvec.store import ChromaStore, discard, writing_store
 
 STORE_POLL_SECONDS = 0.2
 
 
-class Writer(threading.Thread):
-    """Brings Chroma up to the ledger whenever a batch of rows waits, and at the end. Never makes the model wait."""
+@dataclass(frozen=True, slots=True)
+class WriterTask:
+    """What is to be written where."""
 
-    def __init__(
-        self, index: IndexFolder, models: Sequence[ModelSpec], rows: Sequence[int], batch_size: int, *, verify: bool
-    ) -> None:
+    ledger: Path
+    chroma: Path
+    models: Sequence[int]  # the ledger's ids
+    batch_size: int  # rows written at a time
+    verify: bool  # at the end, compare Chroma's count with the ledger's
+    damage: str = ""  # why Chroma must be made anew before anything is written
+
+
+class Writer(threading.Thread):
+    """Brings Chroma up to the ledger whenever a batch of rows waits, and at the end."""
+
+    def __init__(self, task: WriterTask) -> None:
         super().__init__(name="store", daemon=True)
-        self.verify = verify  # at the end, compare Chroma's count with the ledger's
+        self.task = task
         self.mended = 0
-        self.damage = ""  # why Chroma was made anew
-        self.index = index
-        self.models = list(zip(rows, models, strict=True))
-        self.batch_size = batch_size
-        self.stop = threading.Event()
+        self.damage = task.damage  # why Chroma was made anew
         self.error: BaseException | None = None
+        self.peak_rss_mb = 0.0  # beside this process's own
+        self._stopping = threading.Event()
         self._ending = threading.Event()
         self._work = threading.Event()
 
@@ -36,59 +44,77 @@ class Writer(threading.Thread):
         """Rows may be waiting."""
         self._work.set()
 
+    def end(self) -> None:
+        """Write the rest, then return from `run`."""
+        self._ending.set()
+        self._work.set()
+
+    def halt(self) -> None:
+        """Return from `run` at the next commit, whatever waits."""
+        self._stopping.set()
+        self._work.set()
+
     def finish(self) -> None:
         """Write the rest and end. Raises what went wrong in the thread."""
-        self._ending.set()
-        self.wake()
+        self.end()
         while self.is_alive():
             self.join(0.1)
         if self.error:
             raise self.error
 
+    def stop(self, seconds: float) -> None:
+        """Halt and wait, at most so long."""
+        self.halt()
+        if self.is_alive():
+            self.join(seconds)
+
     def run(self) -> None:
-        """Thread body."""
+        """Thread body; an error is kept in `error` for the pipeline to raise."""
         stores: dict[int, ChromaStore] = {}
         try:
-            with Ledger(self.index.ledger) as ledger:
-                while not self.stop.is_set():
+            with writing_store(self.task.chroma), Ledger(self.task.ledger) as ledger:
+                if self.task.damage:
+                    self._start_anew(ledger, stores)
+                while not self._stopping.is_set():
                     self._work.wait(STORE_POLL_SECONDS)
                     self._work.clear()
                     ending = self._ending.is_set()
                     try:
                         self._sync(ledger, stores, ending)
                     except StoreDamaged as error:
-                        self._start_anew(ledger, stores, error)
+                        if self.damage:
+                            raise
+                        self.damage = str(error)
+                        self._start_anew(ledger, stores)
                         self._sync(ledger, stores, ending)
                     if ending:
                         return
-        except BaseException as error:  # raised again by the pipeline
+        except BaseException as error:
             self.error = error
         finally:
             for opened in stores.values():
                 opened.close()
 
     def _sync(self, ledger: Ledger, stores: dict[int, ChromaStore], ending: bool) -> None:
-        for row, _ in self.models:
+        size = self.task.batch_size
+        for row in self.task.models:
             waiting = ledger.outbox_size(row)
-            if waiting >= self.batch_size or (ending and waiting):
+            if waiting >= size or (ending and waiting):
                 if row not in stores:
                     stores[row] = self._open(ledger, row)
-                stores[row].sync(ledger, row, self.batch_size, self.stop)
-        if ending and self.verify:
-            self.mended = sum(opened.mend(ledger, row, self.batch_size) for row, opened in stores.items())
+                stores[row].sync(ledger, row, size, self._stopping)
+        if ending and self.task.verify:
+            self.mended = sum(opened.mend(ledger, row, size) for row, opened in stores.items())
 
-    def _start_anew(self, ledger: Ledger, stores: dict[int, ChromaStore], error: StoreDamaged) -> None:
+    def _start_anew(self, ledger: Ledger, stores: dict[int, ChromaStore]) -> None:
         """Chroma does not write its graph atomically: a kill can leave it unreadable. It is derived, so it is made anew."""
-        if self.damage:
-            raise error
-        self.damage = str(error)
         for opened in stores.values():
             opened.close()
         stores.clear()
         for row, *_ in ledger.models():
             ledger.fill_outbox(row)  # before the folder goes: a kill in between leaves the work to the next run
-        discard(self.index.chroma)
+        discard(self.task.chroma)
 
     def _open(self, ledger: Ledger, row: int) -> ChromaStore:
         fingerprint, name, dim = next((m[1], m[2], m[3]) for m in ledger.models() if m[0] == row)
-        return ChromaStore(self.index.chroma, fingerprint, name, dim)
+        return ChromaStore(self.task.chroma, fingerprint, name, dim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vaultvec.datatypes import TokenIds
+from vaultvec.engines.tokenizer_threads import say_aloud
 from vaultvec.errors import ModelError
 
 # A text longer than this many characters for each token wanted is first tried by its head alone: a note of 2 MB
@@ -111,9 +111,7 @@ class HfTokenizer:
 
 
 def _load(path: Path) -> Any:
-    # "true" said aloud keeps the library from printing a warning in every forked child, where its threads are gone.
-    if os.environ.setdefault("TOKENIZERS_PARALLELISM", "true") == "true" and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_single_thread)
+    say_aloud()
     from tokenizers import Tokenizer
 
     try:
@@ -123,10 +121,6 @@ def _load(path: Path) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def _single_thread() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _head(text: str, characters: int) -> str:

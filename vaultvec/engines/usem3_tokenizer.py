@@ -9,7 +9,6 @@ first is done here. No package is imported for it, and reading sp.model is faste
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from unicodedata import is_normalized
 import numpy as np
 
 from vaultvec.datatypes import TokenIds
+from vaultvec.engines.tokenizer_threads import say_aloud
 from vaultvec.errors import ModelError
 from vaultvec.models import USE, resolve, weights_path
 
@@ -195,17 +195,11 @@ def _dress(row: TokenIds) -> TokenIds:
 
 
 def _unigram(pieces: list[tuple[str, float]]) -> Any:
-    # Said aloud, or the library prints a warning in every forked child, where its threads are gone.
-    if os.environ.setdefault("TOKENIZERS_PARALLELISM", "true") == "true" and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_single_thread)
+    say_aloud()
     from tokenizers import Tokenizer
     from tokenizers.models import Unigram
 
     return Tokenizer(Unigram(pieces, unk_id=UNKNOWN, byte_fallback=False))
-
-
-def _single_thread() -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _read_model(data: bytes) -> tuple[dict[str, int], list[float], bytes]:
