@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from vaultvec import console
+from vaultvec.arguments import build_parser
 from vaultvec.errors import SettingsError, VaultvecError
 from vaultvec.settings import Settings, load_settings
 
@@ -185,85 +186,19 @@ def run_guide(settings: Settings, args: argparse.Namespace) -> int:
     return 0
 
 
-# ── arguments ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Every command and option."""
-    parser = argparse.ArgumentParser(
-        prog="main.py", description="Turn an Obsidian vault into a search index, fast. Without a command: a menu."
-    )
-    parser.set_defaults(run=None)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--vault", metavar="DIR", help="the vault (else VAULTVEC_VAULT, else VAULT_PATH in config.py)")
-    shared.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-
-    def add(name: str, run: Callable[[Settings, argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text, parents=[shared])
-        command.set_defaults(run=run)
-        return command
-
-    index = add("index", run_index, "index the vault; a second run does only what changed")
-    index.add_argument("--full", action="store_true", help="read every note again (known texts keep their vectors)")
-    index.add_argument(
-        "--limit", type=_positive, metavar="N", help="only the N most recently edited notes that changed"
-    )
-    index.add_argument(
-        "--baseline", action="store_true", help="the guide's slow per-file way, for comparison, in an index apart"
-    )
-    index.add_argument("--accept-deletions", action="store_true", help="believe that most notes were deleted")
-
-    search = add("search", run_search, "search by meaning and by words")
-    search.add_argument("query", help='what you look for; "exact phrase" and -without work too')
-    search.add_argument("-k", type=_positive, default=10, metavar="N", help="how many results (10)")
-    search.add_argument("--mode", choices=("hybrid", "semantic", "keyword"), default="hybrid")
-    search.add_argument("--folder", default="", metavar="F", help="only notes in this folder of the vault")
-    search.add_argument(
-        "--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too"
-    )
-    search.add_argument("--since", default="", metavar="DATE", help="only notes changed on or after 2026-01-31")
-    search.add_argument("--until", default="", metavar="DATE", help="only notes changed on or before this day")
-    search.add_argument("--exclude", action="append", default=[], metavar="WORD", help="no results with this word")
-    search.add_argument("--min-score", type=float, metavar="S", help="only results from this score on (0 to 1)")
-    search.add_argument("--all-chunks", action="store_true", help="several rows a note")
-    search.add_argument("--explain", action="store_true", help="what each half contributed")
-    _add_formats(search)
-
-    related = add("related", run_related, "notes near a note")
-    related.add_argument("note", help="path, title or alias")
-    related.add_argument("-k", type=_positive, default=10, metavar="N")
-    _add_formats(related)
-
-    links = add("links", run_links, "pairs of notes that are close but not linked to each other")
-    links.add_argument("-k", type=_positive, default=20, metavar="N")
-    links.add_argument("--min-score", type=float, default=0.6, metavar="S", help="lowest cosine (0.6)")
-
-    add("status", run_status, "what is stored, and how far it is behind the notes")
-    add("doctor", run_doctor, "find what is wrong, and say what mends it")
-    watch = add("watch", run_watch, "keep the index up to date until Ctrl-C")
-    watch.add_argument("--debounce", type=float, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
-    add("export", run_export, "write ids, paths, texts and vectors to a .npz file").add_argument(
-        "file", metavar="FILE.npz"
-    )
-    add("rebuild", run_rebuild, "make Chroma and the keyword index anew, without a model")
-    add("models", run_models, "the models this program knows")
-    add("guide", run_guide, "the guide's three phases, as a checklist for this machine")
-    return parser
-
-
-def _add_formats(command: argparse.ArgumentParser) -> None:
-    group = command.add_mutually_exclusive_group()
-    group.add_argument("--csv", dest="format", action="store_const", const="csv", help="rows as CSV")
-    group.add_argument("--md", dest="format", action="store_const", const="md", help="a Markdown list with links")
-    command.set_defaults(format="text")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
-    return number
+_COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
+    "index": run_index,
+    "search": run_search,
+    "related": run_related,
+    "links": run_links,
+    "status": run_status,
+    "doctor": run_doctor,
+    "watch": run_watch,
+    "export": run_export,
+    "rebuild": run_rebuild,
+    "models": run_models,
+    "guide": run_guide,
+}
 
 
 def _vault(settings: Settings) -> Path:
@@ -275,10 +210,9 @@ def _vault(settings: Settings) -> Path:
 # ── the menu ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def menu(parser: argparse.ArgumentParser) -> int:
+def menu(parser: argparse.ArgumentParser, vault: str | None = None) -> int:
     """Ask until 0 or the end of input. An error is told and the menu goes on; the exit code is the last one's."""
     code = 0
-    vault: str | None = None
     while True:
         console.say(MENU.rstrip())
         try:
@@ -347,11 +281,11 @@ _ENTRIES: dict[str, Callable[[argparse.ArgumentParser, str], int]] = {
 def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     """One command."""
     args = parser.parse_args(argv)
-    if args.run is None:
-        return menu(parser)
+    if args.command is None:
+        return menu(parser, args.vault)
     if getattr(args, "format", None) == "text" and args.json:
         args.format = "json"
-    return int(args.run(_settings(args), args))
+    return _COMMANDS[args.command](_settings(args), args)
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -359,7 +293,7 @@ def _settings(args: argparse.Namespace) -> Settings:
     try:
         return load_settings(CONFIG, os.environ, vault=args.vault)
     except SettingsError:
-        if args.run is not run_doctor:
+        if args.command != "doctor":
             raise
         return load_settings(Path(os.devnull), os.environ, vault=args.vault)
 

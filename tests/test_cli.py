@@ -213,6 +213,21 @@ def test_menu_by_piped_input(data: Path) -> None:
     assert "unchanged" in done.stdout
 
 
+def test_the_menu_takes_the_vault_too(data: Path, tmp_path: Path) -> None:
+    done = command(data, "--vault", str(tmp_path / "nowhere"), stdin="6\n0\n")
+    assert done.returncode == 1
+    assert "there is no folder" in done.stderr
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_vault_may_stand_before_the_command(data: Path, tmp_path: Path, before: bool) -> None:
+    option = ("--vault", str(tmp_path / "nowhere"))
+    done = command(data, *(option if before else ()), "status", *(() if before else option))
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+
+
 def test_menu_without_a_vault_says_so_at_the_end_of_input(data: Path) -> None:
     done = command(data, stdin="1\n", vault=None)
     assert done.returncode == 1

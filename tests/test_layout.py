@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import main
+from vaultvec.arguments import build_parser
 from vaultvec.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ monitor
 integrity
 measure
 doctor watch model_list phases config_file
-console
+console arguments
 interactive
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
@@ -116,8 +116,7 @@ def test_the_package_never_reads_config_py(path: Path) -> None:
 
 
 def commands() -> list[str]:
-    parser = main.build_parser()
-    return sorted(parser._subparsers._group_actions[0].choices)  # type: ignore[union-attr, arg-type]
+    return sorted(build_parser()._subparsers._group_actions[0].choices)  # type: ignore[union-attr, arg-type]
 
 
 @pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
@@ -125,7 +124,7 @@ def test_every_command_and_option_is_documented(readme: str) -> None:
     text = (ROOT / readme).read_text(encoding="utf-8")
     for command in commands():
         assert re.search(rf"main\.py {command}\b|`{command}\b", text), f"{command} is missing in {readme}"
-    options = set(re.findall(r'"(--[a-z-]+)"', (ROOT / "main.py").read_text(encoding="utf-8")))
+    options = set(re.findall(r'"(--[a-z-]+)"', (PACKAGE / "arguments.py").read_text(encoding="utf-8")))
     missing = {option for option in options if option not in text}
     assert not missing, f"{readme} does not name {sorted(missing)}"
 

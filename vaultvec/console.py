@@ -106,7 +106,7 @@ def print_report(report: IndexReport) -> None:
     made_by = " ".join(filter(None, (report.engine, report.precision, report.device)))
     _print_fields(
         ("notes", f"{report.notes_total:,}", _notes_line(report)),
-        ("chunks", f"{report.chunks_total:,}", f"{report.chunks_embedded:,} embedded, {report.chunks_reused:,} reused"),
+        ("chunks", f"{report.chunks_total:,}", _chunks_line(report)),
         ("time", _seconds(report.seconds), speed if report.chunks_embedded else ""),
         ("memory", f"{report.peak_rss_mb:,.0f} MB", "at the most"),
         ("model", "", f"{report.model} ({made_by})" if made_by else report.model),
@@ -120,6 +120,13 @@ def print_report(report: IndexReport) -> None:
         say(f"note: {path}: {warning}")
     if len(report.warnings) > 10:
         say(f"… and {len(report.warnings) - 10} more remarks; see index --json")
+
+
+def _chunks_line(report: IndexReport) -> str:
+    """Two models make two vectors of a chunk that both can read."""
+    models = report.model.count(" + ") + 1
+    embedded = f"{report.chunks_embedded:,} embedded" + (f" by {models} models" if models > 1 else "")
+    return f"{embedded}, {report.chunks_reused:,} reused"
 
 
 def _print_fields(*fields: tuple[str, str, str]) -> None:

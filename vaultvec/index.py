@@ -90,6 +90,8 @@ def current_index(settings: Settings, vault: Path) -> Path:
         name = ""
     folder = vault_dir / name
     if not name or not (folder / "ledger.sqlite3").is_file():
+        if not vault.is_dir():
+            raise VaultError(f"there is no folder {vault}; check the path, and that its drive is mounted")
         raise LedgerError(f'there is no index of {vault} yet; run: python main.py index --vault "{vault}"')
     return folder
 

@@ -1,0 +1,96 @@
+"""The arguments of main.py: every command, every option, and its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+Add = Callable[[str, str], argparse.ArgumentParser]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parses to `command` (None without one), `vault`, and what the command takes."""
+    parser = argparse.ArgumentParser(
+        prog="main.py", description="Turn an Obsidian vault into a search index, fast. Without a command: a menu."
+    )
+    vault = "the vault (else VAULTVEC_VAULT, else VAULT_PATH in config.py)"
+    parser.add_argument("--vault", metavar="DIR", help=vault)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--vault", metavar="DIR", default=argparse.SUPPRESS, help=vault)  # keeps one said before it
+    shared.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[shared])
+
+    _add_index(add)
+    _add_search(add)
+    _add_neighbours(add)
+    _add_rest(add)
+    return parser
+
+
+def _add_index(add: Add) -> None:
+    index = add("index", "index the vault; a second run does only what changed")
+    index.add_argument("--full", action="store_true", help="read every note again (known texts keep their vectors)")
+    index.add_argument(
+        "--limit", type=_positive, metavar="N", help="only the N most recently edited notes that changed"
+    )
+    index.add_argument(
+        "--baseline", action="store_true", help="the guide's slow per-file way, for comparison, in an index apart"
+    )
+    index.add_argument("--accept-deletions", action="store_true", help="believe that most notes were deleted")
+
+
+def _add_search(add: Add) -> None:
+    search = add("search", "search by meaning and by words")
+    search.add_argument("query", help='what you look for; "exact phrase" and -without work too')
+    search.add_argument("-k", type=_positive, default=10, metavar="N", help="how many results (10)")
+    search.add_argument("--mode", choices=("hybrid", "semantic", "keyword"), default="hybrid")
+    search.add_argument("--folder", default="", metavar="F", help="only notes in this folder of the vault")
+    search.add_argument(
+        "--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too"
+    )
+    search.add_argument("--since", default="", metavar="DATE", help="only notes changed on or after 2026-01-31")
+    search.add_argument("--until", default="", metavar="DATE", help="only notes changed on or before this day")
+    search.add_argument("--exclude", action="append", default=[], metavar="WORD", help="no results with this word")
+    search.add_argument("--min-score", type=float, metavar="S", help="only results from this score on (0 to 1)")
+    search.add_argument("--all-chunks", action="store_true", help="several rows a note")
+    search.add_argument("--explain", action="store_true", help="what each half contributed")
+    _add_formats(search)
+
+
+def _add_neighbours(add: Add) -> None:
+    related = add("related", "notes near a note")
+    related.add_argument("note", help="path, title or alias")
+    related.add_argument("-k", type=_positive, default=10, metavar="N", help="how many notes (10)")
+    _add_formats(related)
+
+    links = add("links", "pairs of notes that are close but not linked to each other")
+    links.add_argument("-k", type=_positive, default=20, metavar="N", help="how many pairs (20)")
+    links.add_argument("--min-score", type=float, default=0.6, metavar="S", help="lowest cosine (0.6)")
+
+
+def _add_rest(add: Add) -> None:
+    add("status", "what is stored, and how far it is behind the notes")
+    add("doctor", "find what is wrong, and say what mends it")
+    watch = add("watch", "keep the index up to date until Ctrl-C")
+    watch.add_argument("--debounce", type=float, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
+    add("export", "write ids, paths, texts and vectors to a .npz file").add_argument("file", metavar="FILE.npz")
+    add("rebuild", "make Chroma and the keyword index anew, without a model")
+    add("models", "the models this program knows")
+    add("guide", "the guide's three phases, as a checklist for this machine")
+
+
+def _add_formats(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group()
+    group.add_argument("--csv", dest="format", action="store_const", const="csv", help="rows as CSV")
+    group.add_argument("--md", dest="format", action="store_const", const="md", help="a Markdown list with links")
+    command.set_defaults(format="text")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return number
