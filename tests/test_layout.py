@@ -29,7 +29,8 @@ chunks
 models
 engines
 keywords
-schema donors
+schema ledger_file donors
+queues
 ledger
 boilerplate lookup matrix names
 store

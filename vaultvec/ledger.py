@@ -11,20 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from vaultvec.datatypes import Chunk, Encoded, Note, NoteFile, TokenIds, Vectors, chunk_id
+from vaultvec.datatypes import Chunk, Note, NoteFile, TokenIds, chunk_id
 from vaultvec.donors import Donors, is_unit_vector
 from vaultvec.keywords import KEYWORDS_VERSION, index_terms
-from vaultvec.schema import KEYWORDS_TABLE, connect, ledger_error
-
-PAGE = 500  # ids of one SQL statement; SQLite allows 32,766 variables, some builds 999
+from vaultvec.queues import PAGE, Queues, pages
+from vaultvec.schema import KEYWORDS_TABLE
 
 
 def content_hash(text: str) -> bytes:
@@ -70,90 +69,17 @@ class Counts:
     failed: int
 
 
-class Ledger:
-    """One connection to a ledger file. Each thread opens its own."""
+class Ledger(Queues):
+    """One connection to a ledger: its notes, chunks, vectors and keyword index, besides its queues."""
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        self.path = path
-        self.readonly = readonly
+        super().__init__(path, readonly=readonly)
         self._donors = Donors()
-        self.db = connect(path, readonly)
 
     def close(self) -> None:
         """Close the file; the last connection folds the write-ahead log into it."""
         self._donors.close()
-        self.db.close()
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self.close()
-        if isinstance(error, sqlite3.Error):
-            raise ledger_error(error, self.path) from error
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing. Takes the write lock at once, so that two writers wait instead of failing."""
-        if self.db.in_transaction:
-            yield
-            return
-        with self.errors_told():
-            try:
-                self.db.execute("BEGIN IMMEDIATE")
-                yield
-                self.db.execute("COMMIT")
-            except BaseException:
-                self._rollback()
-                raise
-
-    def _rollback(self) -> None:
-        if self.db.in_transaction:  # SQLite has rolled back by itself when the disk was full
-            self.db.execute("ROLLBACK")
-
-    @contextmanager
-    def errors_told(self) -> Iterator[None]:
-        """SQLite's errors as LedgerError and LedgerDamaged, one line each, with the way on."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise ledger_error(error, self.path) from error
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """One consistent view for several reads, whatever a writer does meanwhile."""
-        with self.errors_told():
-            self.db.execute("BEGIN")
-            try:
-                self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # BEGIN alone sees nothing yet
-                yield
-            finally:
-                self._rollback()  # nothing was written
-
-    # ── meta and models ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    def meta(self, key: str, default: str = "") -> str:
-        """A remembered fact about this index."""
-        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return str(row[0]) if row else default
-
-    def set_meta(self, key: str, value: str) -> None:
-        """Remember a fact."""
-        self.db.execute(
-            "INSERT INTO meta VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", (key, value)
-        )
-
-    def register_model(self, fingerprint: str, name: str, dim: int) -> int:
-        """Id of a model within this ledger."""
-        with self.transaction():
-            self.db.execute(
-                "INSERT OR IGNORE INTO models(fingerprint, name, dim) VALUES(?, ?, ?)", (fingerprint, name, dim)
-            )
-            return int(self.db.execute("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,)).fetchone()[0])
-
-    def models(self) -> list[tuple[int, str, str, int]]:
-        """(id, fingerprint, name, dim) of every model."""
-        return list(self.db.execute("SELECT id, fingerprint, name, dim FROM models ORDER BY id"))
+        super().close()
 
     def adopt(self, ledgers: Iterable[Path]) -> None:
         """Look vectors up in these other ledgers too: the same text was perhaps embedded for another vault or
@@ -246,7 +172,7 @@ class Ledger:
     def _known(self, model: ModelRow, hashes: Sequence[bytes]) -> set[bytes]:
         """Which texts have a vector, here or with a donor (whose vector is then copied)."""
         known: set[bytes] = set()
-        for page in _pages(hashes, PAGE):
+        for page in pages(hashes, PAGE):
             marks = ",".join("?" * len(page))
             found = self.db.execute(
                 f"SELECT hash FROM vectors WHERE model = ? AND hash IN ({marks})", (model.id, *page)
@@ -271,9 +197,6 @@ class Ledger:
             self._to_outbox(model, [chunk_id(path, row[1]) for row in rows])
         return [row[2] for row in rows]
 
-    def _to_outbox(self, model: int, chunks: Iterable[str]) -> None:
-        self.db.executemany("INSERT OR REPLACE INTO outbox(model, chunk) VALUES(?, ?)", [(model, c) for c in chunks])
-
     def delete_notes(self, paths: Iterable[str]) -> int:
         """Forget notes that are gone. Their vectors stay until `compact`, so a note that comes back costs nothing."""
         count = 0
@@ -294,94 +217,6 @@ class Ledger:
             "DELETE FROM pending WHERE model = ?1 AND hash = ?2 AND NOT EXISTS (SELECT 1 FROM chunks WHERE hash = ?2)",
             [(model, digest) for digest in hashes for model in models],
         )
-
-    # ── the queue of texts ───────────────────────────────────────────────────────────────────────────────────────────
-
-    def take_pending(self, model: int, after: int, limit: int) -> list[tuple[int, bytes, Encoded]]:
-        """The next texts to embed, oldest request first: (queue id, content hash, text with token ids)."""
-        rows = self.db.execute(
-            "SELECT p.id, p.hash, p.token_ids, (SELECT text FROM chunks c WHERE c.hash = p.hash LIMIT 1) FROM pending "
-            "p "
-            "WHERE model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id "
-            "LIMIT ?",
-            (model, after, limit),
-        )
-        return [
-            (queue_id, digest, Encoded(queue_id, text, np.frombuffer(ids, dtype=np.int32)))
-            for queue_id, digest, ids, text in rows
-        ]
-
-    def save_vectors(self, model: int, hashes: Sequence[bytes], vectors: Vectors) -> int:
-        """Store vectors, take their texts off the queue, and note which rows Chroma must get. Returns chunks served."""
-        served = 0
-        with self.transaction():
-            self.db.executemany(
-                "INSERT OR REPLACE INTO vectors VALUES(?,?,?)",
-                [(model, digest, row.tobytes()) for digest, row in zip(hashes, vectors, strict=True)],
-            )
-            self.db.executemany(
-                "DELETE FROM pending WHERE model = ? AND hash = ?", [(model, digest) for digest in hashes]
-            )
-            for page in _pages(hashes, PAGE):
-                rows = self.db.execute(
-                    "SELECT path, slot FROM chunks JOIN notes ON notes.id = note "
-                    f"WHERE hash IN ({','.join('?' * len(page))})", page,
-                ).fetchall()  # fmt: skip
-                self._to_outbox(model, [chunk_id(*row) for row in rows])
-                served += len(rows)
-        return served
-
-    def mark_failed(self, model: int, digest: bytes, reason: str) -> None:
-        """A text the engine could not embed; it is tried again by the next run."""
-        self.db.execute("UPDATE pending SET failure = ? WHERE model = ? AND hash = ?", (reason, model, digest))
-
-    def failures(self) -> list[tuple[str, str]]:
-        """(path, reason) for every note of which some text could not be embedded."""
-        return list(
-            self.db.execute(
-                "SELECT DISTINCT path, failure FROM pending JOIN chunks USING(hash) JOIN notes ON notes.id = note "
-                "WHERE failure IS NOT NULL ORDER BY path"
-            )
-        )
-
-    # ── the queue of rows for Chroma ─────────────────────────────────────────────────────────────────────────────────
-
-    def outbox_size(self, model: int | None = None) -> int:
-        """Rows of Chroma that must still be written or removed."""
-        clause, values = ("", ()) if model is None else (" WHERE model = ?", (model,))
-        return int(self.db.execute(f"SELECT count(*) FROM outbox{clause}", values).fetchone()[0])
-
-    def take_outbox(self, model: int, limit: int) -> list[tuple[int, str]]:
-        """(outbox id, chunk id), oldest first."""
-        rows = self.db.execute("SELECT id, chunk FROM outbox WHERE model = ? ORDER BY id LIMIT ?", (model, limit))
-        return [(int(row[0]), str(row[1])) for row in rows]
-
-    def clear_outbox(self, ids: Sequence[int]) -> None:
-        """These rows are in Chroma now. A chunk that changed meanwhile has a new outbox id and stays."""
-        with self.transaction():
-            self.db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
-
-    def fill_outbox(self, model: int) -> None:
-        """Every chunk that has a vector goes to Chroma again."""
-        with self.transaction():
-            self.db.execute("DELETE FROM outbox WHERE model = ?", (model,))
-            self.db.execute(
-                "INSERT INTO outbox(model, chunk) SELECT model, path || '#' || printf('%04d', slot) FROM chunks "
-                "JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ? ORDER BY chunks.id", (model,),
-            )  # fmt: skip
-
-    def row_names(self, model: int) -> set[str]:
-        """Ids of the chunks that Chroma must hold for a model: those that have a vector."""
-        rows = self.db.execute(
-            "SELECT path, slot FROM chunks JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ?",
-            (model,),
-        )
-        return {chunk_id(*row) for row in rows}
-
-    def requeue(self, model: int, names: Iterable[str]) -> None:
-        """Have these rows of Chroma written, or removed, again."""
-        with self.transaction():
-            self._to_outbox(model, names)
 
     # ── counts and upkeep ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -457,20 +292,6 @@ class Ledger:
         missing = self._count(f"SELECT count(*) FROM chunks WHERE id NOT IN ({rows})")
         return missing, self._count(f"SELECT count(*) FROM ({rows}) WHERE id NOT IN (SELECT id FROM chunks)")
 
-    def check(self) -> str:
-        """ "" when SQLite finds the file whole, else what it found."""
-        try:
-            found = str(self.db.execute("PRAGMA quick_check(1)").fetchone()[0])
-        except sqlite3.Error as error:
-            return str(error)
-        return "" if found == "ok" else found
-
 
 def _json(values: Sequence[str]) -> str:
     return json.dumps(values, ensure_ascii=False)
-
-
-def _pages(values: Sequence[bytes], size: int) -> Iterator[tuple[bytes, ...]]:
-    iterator = iter(values)
-    while page := tuple(islice(iterator, size)):
-        yield page
