@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,13 @@ from index_state import assert_same, assert_whole, state_of
 from made_vault import SHARED, update_vault, write_vault
 
 from vaultvec.datatypes import Batch, NoteFile, Vectors
+from vaultvec.embedding import Progress
 from vaultvec.errors import EngineError, VaultError
+from vaultvec.ledger import Ledger
 from vaultvec.memory import peak_rss_mb
 from vaultvec.pipeline import Hooks, find_changes, index_vault, sample_chunks
 from vaultvec.reading import RACY_NS, settled
+from vaultvec.store import ChromaStore
 
 
 def test_a_first_run_embeds_each_text_once_and_a_second_nothing(tmp_path: Path) -> None:
@@ -160,3 +164,25 @@ def test_a_file_that_changed_just_now_is_looked_at_again() -> None:
     fresh, old = file_of("a", ctime=now - RACY_NS // 2), file_of("a", ctime=now - 2 * RACY_NS)
     assert settled(fresh, now) == replace(fresh, ctime_ns=0)
     assert settled(old, now) == old
+
+
+def test_the_rows_that_chroma_still_takes_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = ChromaStore.sync
+
+    def slow(
+        store: ChromaStore, ledger: Ledger, model: int, batch_size: int, stop: threading.Event | None = None
+    ) -> int:
+        if not shown[-1].rows_waiting:
+            time.sleep(0.3)
+        return sync(store, ledger, model, batch_size, stop)
+
+    shown: list[Progress] = []
+    monkeypatch.setattr(ChromaStore, "sync", slow)
+    vault = write_vault(tmp_path / "vault", 12, 1)
+    index_vault(
+        fake_settings(tmp_path / "data", batch_size=1000), vault,
+        hooks=Hooks(progress=shown.append, engines=FakeEngines()),
+    )  # fmt: skip
+    waiting = [moment for moment in shown if moment.rows_waiting]
+    assert waiting
+    assert all(moment.texts_done == moment.texts_total for moment in waiting)

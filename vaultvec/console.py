@@ -84,6 +84,14 @@ def progress_bar() -> Iterator[Any]:
             rate = moment.texts_done / moment.seconds if moment.seconds > 0.5 else 0.0
             left = (moment.texts_total - moment.texts_done) / rate if rate else 0.0
             figures = f"notes {moment.notes_done:,}/{moment.notes_total:,} · chunks {moment.texts_done:,}/{moment.texts_total:,}"
+            if moment.rows_waiting and not reading:
+                bar.update(
+                    task,
+                    description="storing",
+                    completed=None,
+                    figures=f"{moment.rows_waiting:,} rows to write to Chroma",
+                )
+                return
             if rate:
                 figures += f" · {rate:,.1f} texts/s" + ("" if reading else f" · {_duration(left)} left")
             bar.update(

@@ -30,6 +30,7 @@ class Progress:
     texts_total: int  # known so far; grows while notes are read
     tokens_done: int
     seconds: float  # since the first batch
+    rows_waiting: int = 0  # for Chroma, once every text has its vector
 
 
 @dataclass(slots=True)
@@ -154,12 +155,16 @@ class Embedding:
         report.model = " + ".join([*([report.model] if report.model else []), engine.model.name])
         report.engine, report.precision, report.device = engine.name, engine.precision, engine.device
 
-    def _show(self) -> None:
+    def show_storing(self) -> None:
+        """Every text has its vector; Chroma still takes rows."""
+        self._show(self.ledger.outbox_size())
+
+    def _show(self, rows_waiting: int = 0) -> None:
         state, done = self.reader.state, self.report.chunks_embedded
         waiting = int(self.ledger.db.execute("SELECT count(*) FROM pending").fetchone()[0])
         seconds = time.perf_counter() - self.first_batch if self.first_batch else 0.0
         self.progress(
-            Progress(state.read, len(self.reader.files), done, done + waiting, self.report.tokens, seconds)
+            Progress(state.read, len(self.reader.files), done, done + waiting, self.report.tokens, seconds, rows_waiting)
         )  # fmt: skip
 
 

@@ -233,7 +233,8 @@ class _Run:
     ) -> None:
         """Read, embed and store, side by side. Nothing is started when there is nothing to do."""
         models = self._model_rows(ledger, choice.models)
-        if not changes.files and not ledger.counts().pending and not ledger.outbox_size():
+        work = (len(changes.files), ledger.counts().pending, ledger.outbox_size())
+        if not any(work):
             describe(self.report, ledger, [model.name for model in choice.models])
             return
         with ExitStack() as stack:
@@ -247,7 +248,7 @@ class _Run:
                 index.ledger, index.chroma, [row.id for row in models], self.settings.batch_size,
                 verify=not self.settings.fast_mode,
             )  # fmt: skip
-            writer = WriterProcess(task) if len(changes.files) >= PAYS_FROM else Writer(task)
+            writer = WriterProcess(task) if max(work) >= PAYS_FROM else Writer(task)
             stack.callback(self._stop, reader, writer)
             reader.start()
             writer.start()
@@ -260,7 +261,7 @@ class _Run:
             self._join(reader, writer)
             self._delete(ledger, stored, reader.state.vanished, len(changes.gone))
             self._count(reader)
-            writer.finish()
+            writer.finish(embedding.show_storing)
             if writer.damage:
                 self.hooks.notify(f"Chroma was made anew from the ledger: {writer.damage.partition(';')[0]}")
             if writer.mended:

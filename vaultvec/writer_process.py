@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.memory import peak_rss_mb
 from vaultvec.writing import Writer, WriterTask
 
-PAYS_FROM = 200  # notes to read; below, starting a process costs more than it brings
+PAYS_FROM = 200  # notes to read, or texts or rows that wait; below, starting a process costs more than it brings
 _CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}  # Chroma's own doing; SIGKILL is another's
 _CRASHES_WINDOWS = {0xC0000005, 0xC0000409, 0xC000001D}  # access violation, fail-fast, illegal instruction
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -60,14 +60,15 @@ class WriterProcess:
         if not self._process:
             self._process = self._spawn()
 
-    def finish(self) -> None:
-        """Write the rest and end. Raises what went wrong there."""
+    def finish(self, waiting: Callable[[], None]) -> None:
+        """Write the rest and end; `waiting` is called now and then meanwhile. Raises what went wrong there."""
         if not self._process and not self._anything_waits():
             return
         self.wake()
         self._asked_to_finish = True
         self._ask_to_finish()
         while not self._ended and self._process:
+            waiting()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.1)
                 self._collect(self._process)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,11 @@ class Writer(threading.Thread):
         self._stopping.set()
         self._work.set()
 
-    def finish(self) -> None:
-        """Write the rest and end. Raises what went wrong in the thread."""
+    def finish(self, waiting: Callable[[], None]) -> None:
+        """Write the rest and end; `waiting` is called now and then meanwhile. Raises what went wrong in the thread."""
         self.end()
         while self.is_alive():
+            waiting()
             self.join(0.1)
         if self.error:
             raise self.error
