@@ -27,7 +27,7 @@ OLLAMA_URL = "http://127.0.0.1:11434"
 OPENAI_URL = "http://127.0.0.1:8080/v1"
 
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-# Texts gathered and sorted by token length at a time (1 to 100000; at least 16 batches' worth). More = less padding.
+# Texts gathered and sorted by token length at a time (1 to 100000; at least 64 batches' worth, 512 on a CPU). More = less padding.
 EMBEDDING_BATCH_SIZE = 32
 # Vectors written to Chroma at a time (1 to 100000; Chroma takes at most 5461, more is split).
 BATCH_SIZE = 64

@@ -11,7 +11,7 @@ from typing import Any
 from vaultvec.boilerplate import find_boilerplate
 from vaultvec.datatypes import Chunk, NoteFile
 from vaultvec.engines import load_tokenizer
-from vaultvec.engines.base import WINDOW_BATCHES, Tokenizer
+from vaultvec.engines.base import Tokenizer, least_window
 from vaultvec.engines.openvino_engine import START_COST
 from vaultvec.errors import VaultError
 from vaultvec.frontmatter import read_front_matter
@@ -48,7 +48,7 @@ def measure_savings(settings: Settings, model: ModelSpec, vault: Path, token_bud
         for chunk in sorted({content_hash(chunk.text): chunk for chunk in chunks}.values(), key=lambda c: -len(c.text))
     ]
     raw = steps[0]["tokens"]
-    least = WINDOW_BATCHES * token_budget // model.max_tokens  # texts that are sorted together at least
+    least = least_window(token_budget, model.max_tokens)
     return {
         "notes": len(files),
         "reading": steps,

@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vaultvec.datatypes import Batch, Encoded
-from vaultvec.engines import torch_device, torch_encoder, torch_packed
+from vaultvec.engines import base, torch_device, torch_encoder, torch_packed
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.engines.torch_attention import Layout, attend_varlen
 from vaultvec.engines.torch_engine import TorchEngine, _Flight
@@ -184,7 +184,8 @@ def test_the_weights_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read) == 1
 
 
-def test_more_texts_than_a_window_are_tokenised_ahead_and_keep_their_order() -> None:
+def test_more_texts_than_a_window_are_tokenised_ahead_and_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "MOST_GATHERED", 16)
     engine = cpu_engine(window=16)
     many = TEXTS * 6
     assert len(many) > engine.texts_per_window
