@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from vaultvec.datatypes import Chunk, Note, NoteFile, Vectors
-from vaultvec.engines import create_engine
 from vaultvec.engines.base import Engine
 from vaultvec.ledger import Ledger, ModelRow, content_hash
 from vaultvec.models import L6, USE, resolve
 from vaultvec.search import Searcher
 from vaultvec.semantic import ModelSlot
+from vaultvec.session import query_engine
 from vaultvec.settings import load_settings
 from vaultvec.store import ChromaStore
 
@@ -90,9 +90,7 @@ def slots(folder: Path) -> list[ModelSlot]:
     settings = load_settings(ROOT / "config.py", {})
 
     def loader(name: str) -> Callable[[], Engine]:
-        return lambda: create_engine(
-            settings, resolve(name), settings.models_dir, lambda line: print(line, file=sys.stderr)
-        )
+        return lambda: query_engine(settings, resolve(name), lambda line: print(line, file=sys.stderr))
 
     with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
         return [ModelSlot(row, resolve(name), dim, loader(name)) for row, _, name, dim in ledger.models()]

@@ -6,8 +6,20 @@ import sqlite3
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vaultvec.fusion import BM25_MOST, Candidates, Half, calibrated, fuse, idf, keyword_weight, semantic_scores
+from vaultvec.fusion import (
+    BM25_MOST,
+    Candidates,
+    Half,
+    calibrated,
+    contenders,
+    fuse,
+    idf,
+    keyword_weight,
+    semantic_scores,
+)
 
 NAN = float("nan")
 
@@ -55,6 +67,35 @@ def test_the_script_of_the_query_counts_a_little() -> None:
         assert order(other, [half(0.34, 0.30)], None, per_note=per_note) == [1, 0]
         assert order(other, [half(0.36, 0.30)], None, per_note=per_note) == [0, 1]
         assert order(other, [], half(0.31, 0.30), per_note=per_note) == [0, 1]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.booleans(), st.booleans())
+def test_only_the_script_of_contenders_decides_who_is_first(
+    seed: int, n: int, per_note: bool, with_words: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    m = int(random.integers(1, 40))
+
+    def scores() -> Half:
+        drawn = random.uniform(-0.1, 0.4, m).astype(np.float32)
+        drawn[random.random(m) < 0.2] = np.nan
+        return Half("half", float(random.choice([0.3, 1.0])), drawn, drawn)
+
+    notes = random.integers(0, m, m)
+    foreign = random.random(m) < 0.5
+    whole = Candidates(np.arange(m), notes, random.random(m) < 0.3, np.bincount(notes)[notes], foreign)
+    halves = ([scores()], scores() if with_words else None)
+    able = contenders(whole, *halves, per_note, n)
+    looked_at = Candidates(whole.rows, whole.notes, whole.opens, whole.siblings, foreign & able)
+    assert fuse(looked_at, *halves, per_note)[:n] == fuse(whole, *halves, per_note)[:n]
+
+
+def test_those_far_behind_are_no_contenders() -> None:
+    able = contenders(candidates([1, 2, 3, 3]), [half(0.9, 0.87, 0.5, 0.88)], None, per_note=True, n=1)
+    assert able.tolist() == [True, True, True, True]  # the third by its note's other chunk
+    assert contenders(candidates([1, 2, 3]), [half(0.9, 0.87, 0.5)], None, per_note=True, n=1).tolist() == [
+        True, True, False,
+    ]  # fmt: skip
 
 
 def test_the_opening_counts_a_little() -> None:

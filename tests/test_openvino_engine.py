@@ -28,6 +28,7 @@ from vaultvec.engines.prepare import Prepared, build_once, prepare_facts, prepar
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
+from vaultvec.session import query_engine
 from vaultvec.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,6 +244,16 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("wanted", "streams"), [(None, 1), (3, 3)])
+def test_a_query_has_all_cores_unless_told_otherwise(
+    wanted: int | None, streams: int, tiny_bert: Path, tmp_path: Path
+) -> None:
+    settings = Settings(engine="openvino", data_dir=tmp_path, streams=wanted)
+    engine = query_engine(settings, resolve(str(tiny_bert)), lambda _: None)
+    assert engine.streams == streams
+    assert engine.embed_query("bread").shape == (engine.dim,)
 
 
 # ── precision and memory ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,26 +90,56 @@ def fuse(
 
     A note's score is that of its best chunk for the models and its best chunk for the keywords, which may differ.
     """
+    best, points = _points(candidates, models, keyword, per_note)
+    order = np.lexsort((candidates.rows[best], -points))
+    whole = (1.0 if models else 0.0) + _weight(models, keyword)
+    return [(float(min(1.0, max(0.0, points[i] / whole))), int(best[i])) for i in order]
+
+
+def contenders(
+    candidates: Candidates, models: Sequence[Half], keyword: Half | None, per_note: bool, n: int
+) -> NDArray[np.bool_]:
+    """Which candidates can be among the first `n`, whatever their script: so that only theirs need be looked at.
+
+    The penalty takes at most OTHER_SCRIPT_PENALTY from any of them, so whoever lies further than that below the n-th
+    before it lies below the n-th after it.
+    """
+    every = replace(candidates, foreign=np.zeros(len(candidates.rows), np.bool_))
+    best, points = _points(every, models, keyword, per_note)
+    if len(points) <= n:
+        return np.ones(len(candidates.rows), np.bool_)
+    least = np.partition(points, -n)[-n] - np.float32(OTHER_SCRIPT_PENALTY + 1e-5)
+    able = best[points >= least]
+    found = np.zeros(len(candidates.rows), np.bool_)
+    found[able] = True
+    return np.isin(candidates.notes, candidates.notes[able]) if per_note else found
+
+
+def _weight(models: Sequence[Half], keyword: Half | None) -> float:
+    """Of the keyword half, against 1 for the models together."""
+    return (keyword.weight if models else 1.0) if keyword else 0.0
+
+
+def _points(
+    candidates: Candidates, models: Sequence[Half], keyword: Half | None, per_note: bool
+) -> tuple[NDArray[np.int64], Scores]:
+    """(positions: each note's best chunk, or every chunk; their points)."""
     m = len(candidates.rows)
     meaning: Scores = semantic_scores(models) if models else np.zeros(m, np.float32)
     words: Scores = np.nan_to_num(keyword.scores) if keyword else np.zeros(m, np.float32)
-    weight = keyword.weight if keyword and models else (1.0 if keyword else 0.0)
-    whole = (1.0 if models else 0.0) + weight
     if models:
         meaning = meaning - np.float32(OTHER_SCRIPT_PENALTY) * candidates.foreign.astype(np.float32)
     if models and per_note:
         meaning = meaning + np.float32(OPENING_BONUS) * candidates.opens.astype(np.float32)
-    words = words * np.float32(weight)
+    words = words * np.float32(_weight(models, keyword))
     both = meaning + words
-    if per_note:
-        best, points = _by_note(candidates.notes, both, meaning, words)
-        if models:
-            penalty: Scores = (SIZE_PENALTY * np.log(np.maximum(1, candidates.siblings[best]))).astype(np.float32)
-            points = points - penalty
-    else:
-        best, points = np.arange(m), both
-    order = np.lexsort((candidates.rows[best], -points))
-    return [(float(min(1.0, max(0.0, points[i] / whole))), int(best[i])) for i in order]
+    if not per_note:
+        return np.arange(m), both
+    best, points = _by_note(candidates.notes, both, meaning, words)
+    if models:
+        penalty: Scores = (SIZE_PENALTY * np.log(np.maximum(1, candidates.siblings[best]))).astype(np.float32)
+        points = points - penalty
+    return best, points
 
 
 def _by_note(

@@ -147,6 +147,8 @@ def language_of(text: str) -> str:
 
 def script_of(text: str) -> str:
     """The script that decides a text's language; kana counts as Han. "" without letters."""
+    if text.isascii():  # most texts, told without taking them apart
+        return "latin" if text.lower() != text.upper() else ""
     script = _leading_script(count_scripts(text))
     return "han" if script == "kana" else script
 

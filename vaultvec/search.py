@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vaultvec.datatypes import SearchResult, Vectors
 from vaultvec.errors import QueryError
 from vaultvec.filters import Filters, passing_notes
-from vaultvec.fusion import SECOND_MODEL_WEIGHT, Candidates, Half, calibrated, fuse, keyword_weight
+from vaultvec.fusion import SECOND_MODEL_WEIGHT, Candidates, Half, calibrated, contenders, fuse, keyword_weight
 from vaultvec.keywords import MAX_QUERY_TERMS, KeywordQuery, parse_query
 from vaultvec.languages import language_of, script_of
 from vaultvec.ledger import Ledger
@@ -99,6 +99,9 @@ class Searcher:
                     f"{word!r} stands only in lines that a tenth of the notes share; those are not indexed"
                     for word in self.words.left_out(parsed.terms)
                 ]
+            if models:
+                able = contenders(candidates, models, keyword, per_note, k + SPARE)
+                candidates.foreign[able] = self._foreign(candidates.rows[able], parsed.text)
             fused = fuse(candidates, models, keyword, per_note)
             explained = [*models, *([keyword] if keyword else [])] if explain else []
             results = self._results(fused, candidates, explained, k, filters.min_score, remarks)
@@ -179,7 +182,7 @@ class Searcher:
             share[np.searchsorted(rows, word_rows)] = shares
             keyword = Half("keyword", keyword_weight(language) if models else 1.0, share, share)
         table = self._table
-        foreign = self._foreign(rows, query.text) if models else np.zeros(len(rows), np.bool_)
+        foreign = np.zeros(len(rows), np.bool_)  # looked at later, where it matters
         fields = (table.notes[rows], table.slots[rows] == 0, table.siblings[rows], foreign)
         return models, keyword, Candidates(rows, *fields)
 

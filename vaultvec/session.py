@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from vaultvec.errors import LedgerDamaged, LedgerError
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
-from vaultvec.models import resolve
+from vaultvec.models import ModelSpec, resolve
 from vaultvec.search import Searcher
 from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings
@@ -45,7 +45,7 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
 
     def load() -> Engine:
         model = spec if settings.engine in SERVERS else resolve_model(spec, settings.models_dir)
-        engine = create_engine(settings, model, settings.models_dir, notify)
+        engine = query_engine(settings, model, notify)
         if fingerprint not in (engine.model.fingerprint("full"), engine.model.fingerprint("int8")):
             engine.close()
             raise LedgerError(
@@ -56,6 +56,13 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
         return engine
 
     return ModelSlot(number, spec, dim, load)
+
+
+def query_engine(settings: Settings, model: ModelSpec, notify: Notify) -> Engine:
+    """The engine for queries. A query is one text: with a stream for each two cores it would have but some of them (two cores:
+    10.1 ms with two streams, 5.7 ms with one)."""
+    alone = settings.streams is None and settings.engine not in SERVERS
+    return create_engine(replace(settings, streams=1) if alone else settings, model, settings.models_dir, notify)
 
 
 def coverage_remark(searcher: Searcher) -> str:
