@@ -75,6 +75,7 @@ def test_the_same_text_is_queued_once_and_serves_every_chunk(ledger: Ledger) -> 
     assert put(ledger, "a.md", "same", "same") + put(ledger, "b.md", "same") == 1
     assert ledger.save_vectors(MODEL.id, [content_hash("same")], unit(1)[None]) == 3
     assert ledger.row_names(MODEL.id) == {"a.md#0000", "a.md#0001", "b.md#0000"}
+    assert ledger.row_count(MODEL.id) == 3
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:

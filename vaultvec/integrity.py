@@ -79,7 +79,7 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
     """Chroma's ids against the ledger's, and the size of its graph."""
     waiting = ledger.outbox_size()
     if not store.exists(folder):
-        if waiting or any(ledger.row_names(row[0]) for row in ledger.models()):
+        if waiting or any(ledger.row_count(row[0]) for row in ledger.models()):
             yield Finding("wrong", "Chroma", "its folder is missing; run: python main.py rebuild")
         return
     for number, fingerprint, name, dim in ledger.models():

@@ -92,6 +92,11 @@ class Queues(LedgerFile):
                 "JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ? ORDER BY chunks.id", (model,),
             )  # fmt: skip
 
+    def row_count(self, model: int) -> int:
+        """How many chunks Chroma must hold for a model."""
+        sql = "SELECT count(*) FROM chunks JOIN vectors USING(hash) WHERE model = ?"
+        return int(self.db.execute(sql, (model,)).fetchone()[0])
+
     def row_names(self, model: int) -> set[str]:
         """Ids of the chunks that Chroma must hold for a model: those that have a vector."""
         rows = self.db.execute(

@@ -121,7 +121,7 @@ class ChromaStore:
 
     def mend(self, ledger: Ledger, model: int, batch_size: int) -> int:
         """After a sync: count, and where the count is not the ledger's, write what differs. Returns rows mended."""
-        if self.count() == len(ledger.row_names(model)):
+        if self.count() == ledger.row_count(model):
             return 0
         names = self.differing(ledger, model)
         ledger.requeue(model, names)
