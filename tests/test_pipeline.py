@@ -19,6 +19,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.memory import peak_rss_mb
 from vaultvec.pipeline import Hooks, find_changes, index_vault, sample_chunks
 from vaultvec.reading import RACY_NS, settled
+from vaultvec.session import read_status
 from vaultvec.store import ChromaStore
 
 
@@ -164,6 +165,16 @@ def test_a_file_that_changed_just_now_is_looked_at_again() -> None:
     fresh, old = file_of("a", ctime=now - RACY_NS // 2), file_of("a", ctime=now - 2 * RACY_NS)
     assert settled(fresh, now) == replace(fresh, ctime_ns=0)
     assert settled(old, now) == old
+
+
+def test_a_note_indexed_right_after_it_was_written_is_not_stale(tmp_path: Path) -> None:
+    vault, settings = tmp_path / "vault", fake_settings(tmp_path / "data")
+    vault.mkdir()
+    (vault / "a.md").write_text("written just now", encoding="utf-8")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    assert read_status(settings, vault).stale_notes == 0
+    (vault / "a.md").write_text("rewritten a moment later", encoding="utf-8")
+    assert read_status(settings, vault).stale_notes == 1
 
 
 def test_the_rows_that_chroma_still_takes_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

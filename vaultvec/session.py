@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from vaultvec.changes import find_changes
+from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
-from vaultvec.errors import LedgerDamaged, LedgerError
+from vaultvec.errors import LedgerDamaged, LedgerError, VaultError
 from vaultvec.index import current_index, writer_lock
-from vaultvec.ledger import Ledger
+from vaultvec.ledger import Ledger, StoredNote
 from vaultvec.lookup import export_rows
 from vaultvec.models import ModelSpec, resolve
+from vaultvec.notes import digest, read_bytes
 from vaultvec.search import Searcher
 from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings
@@ -141,8 +143,19 @@ def _stale(settings: Settings, vault: Path, ledger: Ledger) -> int | None:
         walked = walk(open_vault(vault), load_exclusions(vault, settings.exclude))
     except Exception:
         return None
-    changes = find_changes(walked.files, walked.unreadable, ledger.notes(), False, None)
-    return len(changes.files) + len(changes.gone)
+    stored = ledger.notes()
+    changes = find_changes(walked.files, walked.unreadable, stored, False, None)
+    return sum(not _same_content(file, stored.get(file.path)) for file in changes.files) + len(changes.gone)
+
+
+def _same_content(file: NoteFile, known: StoredNote | None) -> bool:
+    """Whether a note only looks changed because it was indexed right after it was written (`reading.settled`)."""
+    if known is None or known.ctime_ns or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+        return False
+    try:
+        return digest(read_bytes(file)) == known.digest
+    except VaultError:
+        return False
 
 
 def _size(folder: Path) -> int:
