@@ -3,6 +3,7 @@
     python -m benchmarks.evaluate [--vaults DIR] [--data DIR] [--sets NAME ...] [--no-plain]
 
 The product itself is measured: each vault is indexed as `main.py index` does it, each question goes through the searcher.
+Queries of another kind are made from the notes (known_items.py): people also type a title, a few words, part of a sentence.
 "plain" is the same model over chunks of 1,000 characters without title or heading, the usual way. The constants of search
 were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json.
 """
@@ -24,6 +25,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.known_items import known_items
+from vaultvec.datatypes import Note
 from vaultvec.errors import VaultvecError
 from vaultvec.notes import parse_note, read_bytes
 from vaultvec.pipeline import Hooks, index_vault
@@ -36,7 +39,9 @@ VAULTS = {
     "sample_en": "sample_vault", "sample_ko": "sample_vault", "hub_en": "obsidian-hub-1500", "help_ko": "obsidian-help-ko",
     "help_en_on_ko": "obsidian-help-ko", "help_de": "obsidian-help-de",
 }  # fmt: skip
+KNOWN_ITEMS = ("sample_en", "hub_en", "help_ko", "help_de")  # sets whose vault queries are made from: each vault once
 SPLITS = ("tune", "report")
+HAIR = 0.02  # of MRR@10, by which hybrid search may fall behind a half
 DEPTH = 10  # results that are looked at
 PLAIN_CHARS = 1000
 WAYS = ("plain", *MODES)
@@ -91,18 +96,25 @@ def product(searcher: Searcher, mode: str) -> Ask:
     return lambda text: [row.path for row in searcher.search(text, DEPTH, mode).results]
 
 
-def plain(settings: Settings, vault: Path, searcher: Searcher) -> Ask:
+def read_notes(settings: Settings, vault: Path) -> list[Note]:
+    """Every note that can be read, in the order of the walk."""
+    notes = []
+    for file in walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files:
+        try:
+            notes.append(parse_note(file.path, read_bytes(file)))
+        except VaultvecError:
+            continue
+    return notes
+
+
+def plain(notes: Sequence[Note], searcher: Searcher) -> Ask:
     """Chunks of 1,000 characters under the same models; of two models the one that reads the question best."""
     paths: list[str] = []
     texts: list[str] = []
-    for file in walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files:
-        try:
-            body = parse_note(file.path, read_bytes(file)).body
-        except VaultvecError:
-            continue
-        pieces = [body[i : i + PLAIN_CHARS] for i in range(0, len(body), PLAIN_CHARS)]
+    for note in notes:
+        pieces = [note.body[i : i + PLAIN_CHARS] for i in range(0, len(note.body), PLAIN_CHARS)]
         texts += [piece for piece in pieces if piece.strip()]
-        paths += [file.path] * (len(texts) - len(paths))
+        paths += [note.path] * (len(texts) - len(paths))
     vectors = {}
     for slot in searcher.semantic.models:
         engine = slot.load()
@@ -121,24 +133,54 @@ def plain(settings: Settings, vault: Path, searcher: Searcher) -> Ask:
     return ask
 
 
-def evaluate(name: str, vault: Path, settings: Settings, with_plain: bool) -> dict[str, dict[str, Quality]]:
-    """Split → way → quality, over one set."""
-    questions = load_questions(ROOT / "benchmarks" / "eval" / f"{name}.json")
+def evaluate(name: str, vault: Path, settings: Settings, with_plain: bool) -> dict[str, dict[str, dict[str, Quality]]]:
+    """Set → split → way → quality, over one set and the queries made from its vault."""
+    questions = {name: load_questions(ROOT / "benchmarks" / "eval" / f"{name}.json")}
     index_vault(settings, vault, hooks=Hooks(notify=_say))
+    notes = read_notes(settings, vault)
+    if name in KNOWN_ITEMS:
+        questions |= made_questions(vault.name, notes)
     searcher = open_searcher(settings, vault)
     try:
         ways: dict[str, Ask] = {mode: product(searcher, mode) for mode in MODES}
+        found = {
+            kind: {way: [ask(q.text) for q in asked] for way, ask in ways.items()} for kind, asked in questions.items()
+        }
         if with_plain:
-            ways["plain"] = plain(settings, vault, searcher)
-        found = {way: [ask(question.text) for question in questions] for way, ask in ways.items()}
+            ask_plain = plain(notes, searcher)
+            found[name]["plain"] = [ask_plain(q.text) for q in questions[name]]
     finally:
         searcher.close()
+    return {kind: qualities(asked, found[kind]) for kind, asked in questions.items()}
+
+
+def made_questions(vault: str, notes: Sequence[Note]) -> dict[str, list[Question]]:
+    """Known items, as sets named "vault: kind", every other one to tune on."""
+    return {
+        f"{vault}: {kind}": [Question(item.query, item.answers, SPLITS[i % 2]) for i, item in enumerate(items)]
+        for kind, items in known_items(notes).items()
+    }
+
+
+def qualities(questions: Sequence[Question], found: dict[str, list[list[str]]]) -> dict[str, dict[str, Quality]]:
+    """Split → way → quality."""
     table: dict[str, dict[str, Quality]] = {}
     for split in SPLITS:
         picked = [i for i, question in enumerate(questions) if question.split == split]
         answers = [questions[i].answers for i in picked]
         table[split] = {way: quality([found[way][i] for i in picked], answers) for way in WAYS if way in found}
     return table
+
+
+def spoilt(tables: dict[str, dict[str, dict[str, Quality]]]) -> list[str]:
+    """Where hybrid search falls behind one of its halves by more than a hair."""
+    lines = []
+    for name, table in tables.items():
+        for split, ways in table.items():
+            best = max(("keyword", "semantic"), key=lambda way: ways[way].mrr_10)
+            if ways["hybrid"].mrr_10 < ways[best].mrr_10 - HAIR:
+                lines.append(f"{name} ({split}): hybrid {ways['hybrid'].mrr_10:.3f}, {best} {ways[best].mrr_10:.3f}")
+    return lines
 
 
 def markdown(tables: dict[str, dict[str, dict[str, Quality]]]) -> str:
@@ -185,8 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(f"{name}: there is no {VAULTS[name]} in {args.vaults}; left out")
                 continue
             _say(f"{name}: {vault.name}")
-            tables[name] = evaluate(name, vault, settings, not args.no_plain)
+            tables |= evaluate(name, vault, settings, not args.no_plain)
     print(markdown(tables))
+    print("\nhybrid behind one of its halves: " + ("; ".join(spoilt(tables)) or "nowhere"))
     rows = [
         {"set": name, "split": split, "way": way, **{key: round(getattr(q, key), 4) for key in Quality.__slots__}}
         for name, table in tables.items() for split, ways in table.items() for way, q in ways.items()

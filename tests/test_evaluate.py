@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluate import SPLITS, VAULTS, Quality, load_questions, markdown, quality
+from benchmarks.evaluate import SPLITS, VAULTS, Quality, load_questions, markdown, quality, spoilt
+from benchmarks.known_items import known_items
+from vaultvec.datatypes import Note
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,3 +48,44 @@ def test_the_table_has_the_report_half_first() -> None:
     lines = markdown({"sample_en": {split: {"plain": good, "hybrid": good} for split in SPLITS}}).splitlines()
     assert lines[0].startswith("| report")
     assert "| sample_en | **hybrid** | 1.00 | 1.00 | 1.000 | 1.000 |" in lines
+
+
+def test_where_a_half_is_spoilt_is_told() -> None:
+    good, worse = Quality(1.0, 1.0, 1.0, 1.0), Quality(0.0, 1.0, 0.5, 0.6)
+    ways = {"keyword": good, "semantic": worse, "hybrid": good}
+    assert spoilt({"a": {"tune": ways}}) == []
+    assert spoilt({"a": {"tune": ways, "report": {**ways, "hybrid": worse}}}) == [
+        "a (report): hybrid 0.500, keyword 1.000"
+    ]
+
+
+def test_known_items_come_from_the_notes() -> None:
+    words = [
+        "river",
+        "lantern",
+        "orchard",
+        "pebble",
+        "saddle",
+        "timber",
+        "violin",
+        "walnut",
+        "yarrow",
+        "zephyr",
+        "anchor",
+        "basket",
+    ]
+    notes = [
+        Note(f"{name}.md", name, f"{' '.join(words[i:] + words[:i])}\n" + "an ordinary ending of the note " * 12, 1)
+        for i, name in enumerate(("One", "Two", "Three"))
+    ]
+    made = known_items(notes)
+    assert made == known_items(notes)
+    assert {kind: len(items) for kind, items in made.items()} == {"title": 3, "words": 3, "strange": 3, "sentence": 3}
+    text = {note.path: f"{note.title} {note.body}".lower() for note in notes}
+    assert all(item.answers == {f"{item.query}.md"} for item in made["title"])
+    assert all(item.query.lower() in text[path] for item in made["sentence"] for path in item.answers)
+    for item in made["words"]:
+        assert 2 <= len(item.query.split()) <= 4
+        assert item.answers == {note.path for note in notes}  # all three hold the same words
+    assert all(len(item.query.split()) == 5 for item in made["strange"])
+    assert known_items([]) == {"title": [], "words": [], "strange": [], "sentence": []}

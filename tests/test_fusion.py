@@ -19,6 +19,7 @@ from vaultvec.fusion import (
     idf,
     keyword_weight,
     semantic_scores,
+    together,
 )
 
 NAN = float("nan")
@@ -120,6 +121,26 @@ def test_what_the_leading_model_cannot_read_is_left_to_the_second() -> None:
 def test_scores_are_0_to_1() -> None:
     found = fuse(candidates([1, 2, 3]), [half(1.4, -0.9, 1.0)], half(1.0, NAN, 1.0, weight=0.3), True)
     assert [score for score, _ in found] == pytest.approx([1.0, 1.0, 0.0])
+
+
+@given(st.lists(st.floats(-0.5, 2.0, width=32), min_size=2, max_size=20), st.booleans())
+def test_a_score_grows_with_the_points_and_stays_between_0_and_1(points: list[float], with_bonus: bool) -> None:
+    zeros = np.zeros(len(points), np.float32)
+    words = Half("keyword", 0.3, zeros, zeros, np.full(len(points), 0.9, np.float32) if with_bonus else None)
+    found = fuse(candidates(list(range(len(points)))), [half(*points)], words, True)
+    scores = [score for score, _ in found]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+    assert [points[i] for _, i in found] == pytest.approx(sorted(points, reverse=True), abs=1e-6)
+
+
+def test_words_that_stand_together_earn_points() -> None:
+    yes, no = np.ones(1, np.bool_), np.zeros(1, np.bool_)
+    assert together(np.float32([1.0]), no, no) == pytest.approx([0.5])
+    assert together(np.float32([0.5]), no, no) == pytest.approx([0.0625])
+    assert together(np.float32([1.0]), yes, no) == pytest.approx([0.7])
+    assert together(np.float32([1.0]), yes, yes) == pytest.approx([1.0])
+    assert together(np.float32([0.0]), no, yes) == pytest.approx([0.3])
 
 
 def test_calibration() -> None:

@@ -72,6 +72,45 @@ def test_a_korean_word_that_stands_nowhere_as_a_whole_is_found_by_its_parts(sear
     assert paths(searcher, "도서관을", "keyword") == ["독서/도서관 앱.md"]
 
 
+def test_a_note_that_holds_the_words_together_comes_before_one_that_repeats_one_of_them(tmp_path: Path) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("both.md", "along the river, then tea with an umbrella")
+    made.put("one.md", "an umbrella shop sells umbrella after umbrella")
+    for number in range(20):
+        made.put(f"{number}.md", f"something else {number}")
+    search = made.searcher()
+    try:
+        assert paths(search, "umbrella", "semantic")[0] == "one.md"
+        assert paths(search, "umbrella river")[0] == paths(search, "umbrella river", "keyword")[0] == "both.md"
+        whole = search.search("tea with an umbrella", explain=True).results[0]
+        assert (whole.path, whole.explain["keyword_bonus"]) == ("both.md", 0.7)
+        part = search.search("tea umbrella", explain=True).results[0]
+        assert (part.path, part.explain["keyword_bonus"]) == ("both.md", 0.5)
+        assert search.search("umbrella", explain=True).results[0].explain["keyword_bonus"] == 0
+    finally:
+        search.close()
+
+
+def test_a_note_called_as_the_query_says_comes_first(tmp_path: Path) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("Canvas.md", "a board for cards and arrows")
+    made.put("Cards.md", "paint on canvas with a brush", aliases=["Leinwand"])
+    search = made.searcher()
+    try:
+        named, other = search.search("canvas", explain=True).results
+        assert (named.path, named.explain["keyword_bonus"]) == ("Canvas.md", 0.3)
+        assert (other.path, other.explain["keyword_bonus"]) == ("Cards.md", 0)
+        assert search.search("leinwand", explain=True).results[0].explain["keyword_bonus"] == 0.3
+    finally:
+        search.close()
+
+
+def test_a_word_counted_a_moment_after_the_chunks_is_weighed(searcher: Searcher) -> None:
+    assert paths(searcher, "basil warmth")
+    searcher.words._counts['"basil"'] = 10_000  # a writer has committed many more since
+    assert paths(searcher, "basil warmth")[0] == "Garden/Basil.md"
+
+
 def test_of_equals_the_one_in_the_query_script_comes_first(tmp_path: Path) -> None:
     made = MadeIndex(tmp_path)
     made.put("a.md", "apple pear")
@@ -242,6 +281,7 @@ def test_explain_tells_each_half(searcher: Searcher) -> None:
     assert row.path == "Garden/Roses.md"
     assert row.explain["model-0_rank"] == row.explain["keyword_rank"] == 1
     assert row.explain["keyword_weight"] == 0.3
+    assert row.explain["keyword_bonus"] == 0.7  # both words, as they stand
     assert 0 < row.explain["keyword_score"] <= 1
     assert not searcher.search("prune roses").results[0].explain
 

@@ -74,6 +74,7 @@ class KeywordQuery:
     terms: tuple[str, ...]  # any of them may match; function words only when there is nothing else
     required: str = ""  # all phrases must match; "" when there are none
     excluded: tuple[str, ...] = ()  # none of these may match
+    phrase: str = ""  # all of the query as it stands; "" when it is long or has no word
     cut: bool = False  # whether there were more than MAX_QUERY_TERMS terms
 
 
@@ -100,7 +101,8 @@ def parse_query(query: str) -> KeywordQuery:
     if not terms:
         terms, cut = _terms(words, frozenset())
     required = " AND ".join(filter(None, map(_phrase, phrases)))
-    return KeywordQuery(text, tuple(terms), required, tuple(filter(None, map(_phrase, excluded))), cut)
+    whole = "" if cut or len(words) > MAX_QUERY_TERMS else _phrase(text)
+    return KeywordQuery(text, tuple(terms), required, tuple(filter(None, map(_phrase, excluded))), whole, cut)
 
 
 def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]:

@@ -90,6 +90,15 @@ def matching_chunks(ledger: Ledger, expression: str) -> NDArray[np.int64]:
     return np.sort(np.array(rows, np.int64).reshape(-1))
 
 
+def matching_among(ledger: Ledger, expression: str, chunks: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of these chunks an FTS5 expression matches."""
+    # The plus keeps SQLite from asking FTS5 for one chunk after the other, which takes ten times as long.
+    sql = "SELECT rowid FROM keywords WHERE keywords MATCH ? AND +rowid IN (SELECT value FROM json_each(?))"
+    with _keyword_errors():
+        rows = ledger.db.execute(sql, (expression, json.dumps(chunks.tolist()))).fetchall()
+    return np.isin(chunks, np.array(rows, np.int64).reshape(-1))
+
+
 def keyword_matches(ledger: Ledger, expression: str, limit: int) -> list[tuple[int, float]]:
     """(chunk id, BM25 score, higher is better) of the best matches; all of them when `limit` is -1."""
     if not expression:

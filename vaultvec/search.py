@@ -180,7 +180,8 @@ class Searcher:
         if with_words:
             share = np.full(len(rows), np.nan, np.float32)
             share[np.searchsorted(rows, word_rows)] = shares
-            keyword = Half("keyword", keyword_weight(language) if models else 1.0, share, share)
+            weight = keyword_weight(language) if models else 1.0
+            keyword = Half("keyword", weight, share, share, self.words.together(query, rows))
         table = self._table
         foreign = np.zeros(len(rows), np.bool_)  # looked at later, where it matters
         fields = (table.notes[rows], table.slots[rows] == 0, table.siblings[rows], foreign)
@@ -282,7 +283,7 @@ def _checked(query: str, k: int, mode: str) -> KeywordQuery:
 
 
 def _explain(position: int, candidates: Candidates, halves: Sequence[Half]) -> dict[str, float | int]:
-    """Rank and score of a note's best chunk in each half that found one, and the half's weight."""
+    """Rank and score of a note's best chunk in each half that found one, the half's weight, the bonus for words together."""
     details: dict[str, float | int] = {}
     members = candidates.notes == candidates.notes[position]
     for half in halves:
@@ -293,4 +294,6 @@ def _explain(position: int, candidates: Candidates, halves: Sequence[Half]) -> d
             details[f"{half.name}_rank"] = len(better) + 1
             details[f"{half.name}_score"] = round(best, 4)
         details[f"{half.name}_weight"] = half.weight
+        if half.bonus is not None:
+            details[f"{half.name}_bonus"] = round(float(np.max(half.bonus[members])), 4)
     return details

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vaultvec.fusion import BM25_MOST, idf
+from vaultvec.fusion import BM25_MOST, Scores, idf, together
 from vaultvec.keywords import KeywordQuery, index_terms, parts, shown
 from vaultvec.ledger import Ledger
-from vaultvec.lookup import count_matches, keyword_matches, literal_matches, matching_chunks
+from vaultvec.lookup import count_matches, keyword_matches, literal_matches, matching_among, matching_chunks
 from vaultvec.matrix import ChunkTable, Ids
 
 SCORED_ROWS = 10_000  # chunks whose words are weighed; a query's most frequent words are left out beyond
+COVERED_ROWS = 10_000  # matches gone through to tell which chunks hold the words together; likewise
+NAMES = "{title tags}"  # the columns that hold a note's title and aliases
 
 
 class WordIndex:
@@ -41,6 +43,46 @@ class WordIndex:
         if usable is not None:
             found = found & usable[rows] if len(rows) else found
         return rows[found][:k], np.minimum(scores[found][:k], np.float32(1.0))
+
+    def together(self, query: KeywordQuery, rows: Ids) -> Scores:
+        """Points for each of these rows that holds the query's words together, or as they stand, or in its note's name."""
+        ids = self._table.ids[rows]
+        coverage, weighed = self._coverage(query.terms, ids)
+        phrase, named = np.zeros((2, len(ids)), np.bool_)
+        whole = (
+            coverage > 1 - 1e-4
+        )  # a title stands in the row of each of its note's chunks: only these can hold the phrase
+        if query.phrase and whole.any():
+            named[whole] = matching_among(self._ledger, f"{NAMES} : {query.phrase}", ids[whole])
+            if weighed > 1:
+                phrase[whole] = matching_among(self._ledger, query.phrase, ids[whole])
+        return together(coverage if weighed > 1 else np.zeros_like(coverage), phrase, named)
+
+    def _coverage(self, terms: Sequence[str], ids: Ids) -> tuple[Scores, int]:
+        """(the share of the terms' weight that each chunk holds, 0 to 1; how many terms were weighed)."""
+        held = np.zeros(len(ids), np.float32)
+        whole, walked, weighed = 0.0, 0, 0
+        for term in sorted(terms, key=self._count):
+            walked += self._count(term)
+            if weighed and walked > COVERED_ROWS:
+                break  # so frequent that they tell little
+            weighed += 1
+            whole += self._weight(term)
+            held += np.float32(self._weight(term)) * self._held(term, ids)
+        return held / np.float32(max(whole, 1e-9)), weighed
+
+    def _held(self, term: str, ids: Ids) -> Scores:
+        """1 for each chunk that holds the term; of a Korean word that stands nowhere as a whole, its pairs' share."""
+        if self._count(term):
+            return matching_among(self._ledger, term, ids).astype(np.float32)
+        held = np.zeros(len(ids), np.float32)
+        known = [part for part in parts(term) if self._count(part)]
+        for part in known:
+            held += np.float32(self._weight(part)) * matching_among(self._ledger, part, ids)
+        return held / np.float32(max(sum(map(self._weight, known)), 1e-9))
+
+    def _weight(self, term: str) -> float:
+        return idf(self._count(term), len(self._table.ids))
 
     def _expression(self, query: KeywordQuery, counts: dict[str, int]) -> str:
         """Any of the words, rarest first while they are few enough to weigh quickly; all phrases when there are some."""
