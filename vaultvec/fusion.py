@@ -114,7 +114,7 @@ def fuse(
     most = (1.0 if models else 0.0) + _weight(models, keyword)
     if keyword and keyword.bonus is not None:
         most += TOGETHER_BONUS + PHRASE_BONUS + NAME_BONUS
-    earned = np.clip(points, 0.0, most)
+    earned = np.clip(points.astype(np.float64), 0.0, most)  # in float32 two neighbours could change places
     scores = earned * (most + 1) / (most * (earned + 1)) if most else earned
     return [(float(min(1.0, scores[i])), int(best[i])) for i in order]
 
