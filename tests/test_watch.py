@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fake_engine import FakeEngines, fake_settings
 
+from vaultvec.datatypes import Batch, Vectors
 from vaultvec.errors import SettingsError
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
@@ -30,10 +31,10 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def watching(settings: Settings, vault: Path, lines: list[str]) -> Iterator[None]:
+def watching(settings: Settings, vault: Path, lines: list[str], engines: FakeEngines | None = None) -> Iterator[None]:
     """Watch in a thread; ends it and raises what it raised."""
     stop, errors = threading.Event(), []
-    hooks = Hooks(notify=lines.append, engines=FakeEngines())
+    hooks = Hooks(notify=lines.append, engines=engines or FakeEngines())
 
     def body() -> None:
         try:
@@ -75,7 +76,49 @@ def test_changes_are_indexed_until_it_is_stopped(tmp_path: Path) -> None:
     assert notes_of(settings, vault) == {"Moved/a.md", "b.md", "c.md"}
 
 
+def test_what_changes_before_the_watcher_is_up_is_seen(tmp_path: Path) -> None:
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
+    vault.mkdir()
+    (vault / "a.md").write_text("first")
+
+    def write_beside(_: Batch, vectors: Vectors) -> Vectors:
+        (vault / "b.md").write_text("written during the first run")
+        return vectors
+
+    with watching(settings, vault, lines, FakeEngines(forward=write_beside)):
+        wait_until(lambda: "b.md" in notes_of(settings, vault))
+
+
+def test_a_new_list_of_excluded_files_is_heeded(tmp_path: Path) -> None:
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
+    for folder in (".obsidian", "Hidden"):
+        (vault / folder).mkdir(parents=True)
+    (vault / "a.md").write_text("first")
+    excluded = vault / ".obsidian" / "app.json"
+    excluded.write_text('{"userIgnoreFilters": ["Hidden/"]}')
+    with watching(settings, vault, lines):
+        excluded.write_text("{}")
+        time.sleep(1)  # the change is heeded; what follows is another one
+        (vault / "Hidden" / "b.md").write_text("second")
+        wait_until(lambda: "Hidden/b.md" in notes_of(settings, vault))
+
+
+def test_the_same_failure_is_told_once_and_tried_again_ever_more_rarely(tmp_path: Path) -> None:
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
+    vault.mkdir()
+    (vault / "a.md").write_text("first")
+    with watching(settings, vault, lines):
+        (vault / "a.md").unlink()
+        wait_until(lambda: any("holds no notes" in line for line in lines))
+        time.sleep(2)  # retried after 0.3, 0.6, 1.2 seconds
+        assert sum("holds no notes" in line for line in lines) == 1
+        (vault / "b.md").write_text("second")
+        wait_until(lambda: notes_of(settings, vault) == {"b.md"})
+
+
 def test_only_notes_and_folders_of_notes_concern_it(tmp_path: Path) -> None:
+    (tmp_path / "Dr.House").mkdir()
+    (tmp_path / "picture.png").touch()
     exclusions = load_exclusions(tmp_path, ("Templates/",))
     for name, expected in {
         "a.md": True,
@@ -87,6 +130,10 @@ def test_only_notes_and_folders_of_notes_concern_it(tmp_path: Path) -> None:
         "picture.png": False,
         ".trash/a.md": False,
         "a.md.part": False,
+        "1. Projects": True,  # gone: a folder that was renamed
+        "v1.2": True,
+        "gone.png": False,
+        "Dr.House": True,  # there: a folder
     }.items():
         assert concerns_notes(tmp_path, tmp_path / name, exclusions) == expected, name
     assert not concerns_notes(tmp_path, tmp_path.parent / "other.md", exclusions)

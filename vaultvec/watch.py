@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from vaultvec.settings import Settings
 from vaultvec.vault import NOTE_SUFFIXES, Exclusions, load_exclusions, open_vault
 
 RETRY_SECONDS = 5.0  # after another process had the lock, or the vault was away
+LONGEST_RETRY = 60.0  # seconds; twice as long after each failure in a row, up to this
+APP_JSON = ".obsidian/app.json"  # holds the list of excluded files
+_FILE_ENDING = re.compile(r"\.(?=.*[A-Za-z])[A-Za-z0-9]{1,8}")  # of a file; "1. Projects" and "v1.2" are folders
 
 Show = Callable[[Progress], None]
 Notify = Callable[[str], None]
@@ -39,38 +44,62 @@ def watch(
         raise SettingsError(f"--debounce is {debounce:g}, expected 0.05 to 3600 seconds")
     folder = open_vault(vault)
     stop = stop or threading.Event()
-    used = hooks or Hooks(progress, notify)
-    retry = _run(settings, folder, used)
+    runs = _Runs(settings, folder, hooks or Hooks(progress, notify), retry_s)
+    runs.run()
     notify(f"watching {folder}; Ctrl-C ends it")
     while not stop.is_set():
+        unseen = True  # what changed before the watcher was up
         for changed in _changes(folder, settings, debounce, stop, retry_s):
-            if changed or retry:
-                retry = _run(settings, folder, used)
             if stop.is_set():
                 return
-        if not stop.wait(retry_s):  # the watcher ended: the folder is away
-            retry = True
+            if changed or unseen or runs.due():
+                unseen = False
+                runs.run()
+        stop.wait(retry_s)  # the watcher ended: the folder is away
 
 
-def _run(settings: Settings, vault: Path, hooks: Hooks) -> bool:
-    """One run, told in a line. Returns whether it must be tried again without waiting for a change."""
-    try:
-        report = index_vault(settings, vault, hooks=hooks)
-    except (LockedError, VaultError) as error:
-        hooks.notify(str(error))
-        return True
-    except VaultvecError as error:
-        hooks.notify(str(error))
-        return False
-    if report.notes_indexed or report.notes_deleted or report.chunks_embedded:
-        hooks.notify(
-            f"{report.notes_indexed} notes indexed, {report.notes_deleted} deleted, {report.chunks_embedded} texts "
-            "embedded in "
-            f"{report.seconds:.1f} s"
-        )
-    for path, reason in report.notes_failed[:5]:
-        hooks.notify(f"not indexed: {reason if path in reason else f'{path}: {reason}'}")
-    return False
+class _Runs:
+    """One run after another. One that found the index locked or the vault away is due again, ever more rarely."""
+
+    def __init__(self, settings: Settings, vault: Path, hooks: Hooks, retry_s: float) -> None:
+        self._settings = settings
+        self._vault = vault
+        self._hooks = hooks
+        self._retry_s = retry_s
+        self._failures = 0
+        self._next = 0.0
+        self._told = ""
+
+    def due(self) -> bool:
+        """Whether the last run failed, long enough ago."""
+        return self._failures > 0 and time.monotonic() >= self._next
+
+    def run(self) -> None:
+        """One run, told in a line; the same failure again is not told again."""
+        try:
+            report = index_vault(self._settings, self._vault, hooks=self._hooks)
+        except (LockedError, VaultError) as error:
+            self._next = time.monotonic() + min(LONGEST_RETRY, self._retry_s * 2**self._failures)
+            self._failures += 1
+            self._tell(str(error))
+            return
+        except VaultvecError as error:
+            self._failures = 0
+            self._tell(str(error))
+            return
+        self._failures, self._told = 0, ""
+        if report.notes_indexed or report.notes_deleted or report.chunks_embedded:
+            self._hooks.notify(
+                f"{report.notes_indexed} notes indexed, {report.notes_deleted} deleted, {report.chunks_embedded} texts "
+                f"embedded in {report.seconds:.1f} s"
+            )
+        for path, reason in report.notes_failed[:5]:
+            self._hooks.notify(f"not indexed: {reason if path in reason else f'{path}: {reason}'}")
+
+    def _tell(self, line: str) -> None:
+        if line != self._told:
+            self._hooks.notify(line)
+        self._told = line
 
 
 def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.Event, retry_s: float) -> Iterator[bool]:
@@ -78,10 +107,12 @@ def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.E
     away."""
     from watchfiles import watch as watch_files
 
-    exclusions = load_exclusions(vault, settings.exclude)
+    exclusions = [load_exclusions(vault, settings.exclude)]
 
     def concerns(_: object, path: str) -> bool:
-        return concerns_notes(vault, Path(path), exclusions)
+        if Path(path) == vault / APP_JSON:
+            exclusions[0] = load_exclusions(vault, settings.exclude)
+        return concerns_notes(vault, Path(path), exclusions[0])
 
     try:
         for changes in watch_files(
@@ -102,9 +133,10 @@ def concerns_notes(vault: Path, path: Path, exclusions: Exclusions) -> bool:
         relative = path.relative_to(vault).as_posix()
     except ValueError:
         return False
-    if relative == ".obsidian/app.json":
+    if relative == APP_JSON:
         return True
     if path.suffix.lower() in NOTE_SUFFIXES:
         return not exclusions.excludes(relative, False)
     # A folder that was renamed or removed is told by its own name alone, and may no longer be there to be asked.
-    return not path.is_file() and not path.suffix and not exclusions.excludes(relative, True)
+    folder = path.is_dir() or not (path.is_file() or _FILE_ENDING.fullmatch(path.suffix))
+    return folder and not exclusions.excludes(relative, True)
