@@ -37,6 +37,7 @@ from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.results import Decision, last_decisions
 from vaultvec.settings import Settings, load_settings
+from vaultvec.streams import write_utf8
 
 if TYPE_CHECKING:
     from vaultvec.measure.measured import Measured
@@ -69,6 +70,7 @@ class Setup:
 
 def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     """Run one choice and return the exit code."""
+    write_utf8()
     args = parser("config_optimizer.py", __doc__, ("1", "2", "3")).parse_args(argv)
     choices = {"1": show, "2": apply, "3": undo}
 

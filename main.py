@@ -14,6 +14,7 @@ from vaultvec import console
 from vaultvec.arguments import build_parser
 from vaultvec.errors import SettingsError, VaultvecError
 from vaultvec.settings import Settings, load_settings
+from vaultvec.streams import write_utf8
 
 CONFIG = Path(__file__).with_name("config.py")
 INTERRUPTED = "interrupted; what was done is kept, the next run goes on from there"
@@ -319,6 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    write_utf8()
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, interrupt)  # a polite kill keeps what was done, like Ctrl-C
     parser = build_parser()

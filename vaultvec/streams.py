@@ -1,0 +1,17 @@
+"""Output is UTF-8 wherever a program reads it: a pipe on Windows has the encoding of the country, and notes hold any letter."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+
+def write_utf8() -> None:
+    """Make pipes and files UTF-8, and let no character stop a terminal. Call it once, before anything is written."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower().replace("-", "") == "utf8":
+            continue
+        if stream.isatty():
+            stream.reconfigure(errors="replace")
+        else:
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
