@@ -246,7 +246,7 @@ def _server(settings: Settings, engines: Engines) -> Iterator[Finding]:
 
 def _language(settings: Settings, vault: Path, texts: list[str]) -> Iterator[Finding]:
     models = _models(settings, vault)
-    if line := language_warning(models, texts):
+    if line := language_warning(models, texts, chosen=settings.embedding_model == "auto"):
         yield Finding("wrong", "language", line)
     else:
         yield Finding("ok", "language", f"{' + '.join(model.name for model in models)} knows the notes' languages")

@@ -62,6 +62,11 @@ class Embedding:
         self.wake_writer()
         engine = load()
         try:
+            if engine.dim != row.dim:  # else every later search would be wrong
+                raise EngineError(
+                    f"{engine.model.name} gives vectors of {engine.dim} dimensions, the index expects {row.dim} of {name}; "
+                    "run: python main.py doctor"
+                )
             self._describe(engine)
             engine.warm_up()
             self._embed(row, engine)

@@ -150,17 +150,21 @@ def writer_lock(vault_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile]) -> Choice:
-    """The models that config.py names, or, for "auto", those that read the vault's languages; kept with the index."""
+def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile], *, again: bool = False) -> Choice:
+    """The models that config.py names, or, for "auto", those that read the vault's languages.
+
+    That choice is kept with the index; it is made `again` on demand, and when the vault has doubled since.
+    """
     if settings.embedding_model != "auto":
         model = resolve(settings.embedding_model)
         return Choice((resolve_model(model, settings.models_dir),), f"config.py asks for {model.name}")
     kept = settings.vault_dir(vault) / "choice.json"
-    names, reason = _read_choice(kept)
-    if not names:
-        names, reason = _by_language(sample_texts(files))
+    names, reason, notes = _read_choice(kept)
+    if not names or again or len(files) >= 2 * notes:
+        names, reason, spoken = _by_language(sample_texts(files))
+        facts = {"models": names, "reason": reason, "notes": len(files) if spoken else 0}
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, json.dumps({"models": names, "reason": reason}, ensure_ascii=False, indent=1) + "\n")
+        write_atomically(kept, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
     return Choice(tuple(resolve_model(resolve(name), settings.models_dir) for name in names), reason)
 
 
@@ -176,27 +180,29 @@ def server_model(settings: Settings) -> str:
     )
 
 
-def _read_choice(path: Path) -> tuple[list[str], str]:
+def _read_choice(path: Path) -> tuple[list[str], str, int]:
+    """(models, why, how many notes the vault had then)."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return [str(name) for name in kept["models"]], str(kept["reason"])
+        return [str(name) for name in kept["models"]], str(kept["reason"]), max(1, int(kept["notes"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return [], ""  # a broken file is a missing one
+        return [], "", 0  # a broken file is a missing one
 
 
-def _by_language(texts: Iterable[str]) -> tuple[list[str], str]:
-    """Model names for a vault's languages, and the reason in words. Each note counts as one, in its main language."""
+def _by_language(texts: Iterable[str]) -> tuple[list[str], str, int]:
+    """Model names for a vault's languages, the reason in words, how many notes told. Each counts as one, in its main
+    language."""
     languages = Counter(language for language in map(language_of, texts) if language)
     notes = languages.total()
     if not notes:
-        return [L6], "the vault has no text yet"
+        return [L6], "the vault has no text yet", 0
     shares = ", ".join(f"{count / notes:.0%} {language}" for language, count in languages.most_common(3))
     english = languages["en"] / notes
     if 1.0 - english < OTHER_SHARE:
-        return [L6], f"the notes are English ({shares})"
+        return [L6], f"the notes are English ({shares})", notes
     if english >= ENGLISH_SHARE:
-        return [USE, L6], f"the notes are mixed ({shares}): one model reads them all, the other the English ones"
-    return [USE], f"the notes are not English ({shares})"
+        return [USE, L6], f"the notes are mixed ({shares}): one model reads them all, the other the English ones", notes
+    return [USE], f"the notes are not English ({shares})", notes
 
 
 def sample_texts(files: Sequence[NoteFile]) -> Iterator[str]:
@@ -210,8 +216,11 @@ def sample_texts(files: Sequence[NoteFile]) -> Iterator[str]:
             continue  # the reader reports it
 
 
-def language_warning(models: Sequence[ModelSpec], texts: Iterable[str]) -> str:
-    """One line when a real share of the notes is in languages that none of the models knows; "" when all is well."""
+def language_warning(models: Sequence[ModelSpec], texts: Iterable[str], *, chosen: bool = False) -> str:
+    """One line when a real share of the notes is in languages that none of the models knows; "" when all is well.
+
+    `chosen`: EMBEDDING_MODEL is "auto" already, and chose these models for other notes.
+    """
     languages = [language for language in map(language_of, texts) if language]
     foreign = [code for code in languages if not any(knows(model, code) for model in models)]
     if len(foreign) <= OTHER_SHARE * len(languages):
@@ -220,10 +229,12 @@ def language_warning(models: Sequence[ModelSpec], texts: Iterable[str]) -> str:
     names = " + ".join(model.name for model in models)
     served = any(model.kind == "server" for model in models)  # nothing can be chosen for a server
     better = "to a multilingual model that the server has" if served else '= "auto"'
-    return (
-        f"{len(foreign) / len(languages):.0%} of the notes are in languages that {names} does not know (most: {most}); "
-        f"set EMBEDDING_MODEL {better} in config.py and run: python main.py index"
+    cure = (
+        "to choose the model again, run: python main.py index --full"
+        if chosen and not served
+        else f"set EMBEDDING_MODEL {better} in config.py and run: python main.py index"
     )
+    return f"{len(foreign) / len(languages):.0%} of the notes are in languages that {names} does not know (most: {most}); {cure}"
 
 
 def knows(model: ModelSpec, language: str) -> bool:

@@ -82,8 +82,16 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
         if waiting or any(ledger.row_count(row[0]) for row in ledger.models()):
             yield Finding("wrong", "Chroma", "its folder is missing; run: python main.py rebuild")
         return
+    if store.unfinished(folder):
+        line = "a run was killed while it wrote; the next one makes what is torn anew: python main.py index"
+        yield Finding("note", "Chroma", line)
+        return
     for number, fingerprint, name, dim in ledger.models():
-        opened = store.ChromaStore(folder, fingerprint, name, dim)
+        opened = store.for_reading(folder, fingerprint, name, dim)
+        if opened is None:
+            if ledger.row_count(number) and not waiting:
+                yield Finding("wrong", "Chroma", f"it has no rows of {name}; run: python main.py rebuild")
+            continue
         try:
             differing = opened.differing(ledger, number)
             rows = opened.count()

@@ -105,6 +105,12 @@ class Ledger(Queues):
             (file.size, file.mtime_ns, file.ctime_ns, file.path),
         )
 
+    def read_again(self, paths: Iterable[str]) -> None:
+        """Let the next run read these notes anew, whatever their times and contents say."""
+        with self.transaction():
+            sql = "UPDATE notes SET ctime_ns = 0, digest = x'' WHERE path = ?"
+            self.db.executemany(sql, [(path,) for path in paths])
+
     def apply_note(
         self, file: NoteFile, digest: bytes, note: Note, chunks: Sequence[Chunk], models: Sequence[ModelRow]
     ) -> int:

@@ -44,7 +44,8 @@ class ModelSpec:
     def slug(self) -> str:
         """Short name that is safe as a folder name."""
         tail = self.name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
-        return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in tail)[:60] or "model"
+        slug = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in tail)[:60]
+        return slug.strip("-_.") or "model"  # Chroma wants a letter or digit at either end of a name
 
     def with_revision(self, revision: str) -> ModelSpec:
         """The same model, its exact weights named."""

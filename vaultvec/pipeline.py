@@ -50,6 +50,7 @@ from vaultvec.models import ModelSpec, resolve
 from vaultvec.notes import READER_VERSION
 from vaultvec.reading import Reader, chunker_spec, read_and_chunk, worker_count
 from vaultvec.settings import Settings
+from vaultvec.store import exists, unfinished
 from vaultvec.vault import load_exclusions, open_vault, walk
 from vaultvec.writer_process import PAYS_FROM, WriterProcess
 from vaultvec.writing import Writer, WriterTask
@@ -58,6 +59,7 @@ VERSIONS = {
     "reader_version": str(READER_VERSION),
     "chunker_version": str(CHUNKER_VERSION),
 }  # notes read by others are read again
+WARN_FROM = 20  # changed notes, from which a run looks again whether the models know the vault's languages
 LONGEST_COMMIT = 30  # seconds that a thread or process is given to end
 
 EngineFactory = Callable[..., Engine]
@@ -127,7 +129,9 @@ class _Run:
         self.boilerplate: frozenset[str] = frozenset()
         self.beside_mb = 0.0  # the most memory that processes beside this one held
         self.connected: Engine | None = None  # the server engine, when config.py asks for one
-        self.early: Future[Engine] | None = None  # the first model of a new index, loaded while notes are read
+        self.early: tuple[ModelSpec, Future[Engine]] | None = (
+            None  # a new index's first model, loaded while notes are read
+        )
 
     def index(self, full: bool, limit: int | None, accept_deletions: bool) -> IndexReport:
         with writer_lock(self.settings.vault_dir(self.vault)):
@@ -139,11 +143,11 @@ class _Run:
                     "EXCLUDE "
                     "in config.py"
                 )
-            choice = self._choose(walked.files)
+            choice = self._choose(walked.files, full)
             index = index_folder(self.settings, self.vault, choice.models)
             with self._ledger(index) as ledger, ledger.errors_told():
-                if not ledger.meta("vault") and (line := language_warning(choice.models, sample_texts(walked.files))):
-                    self.hooks.notify(line)  # before an hour is spent
+                if not ledger.meta("vault"):
+                    self._warn(choice, walked.files)
                 reread = self._prepare(ledger, index, choice) or full
                 if not ledger.has_notes() and not self.connected:
                     self._build_early(choice.models[0])
@@ -153,15 +157,21 @@ class _Run:
                     self.hooks.notify(boilerplate_line(self.boilerplate))
                 stored = ledger.notes()
                 changes = find_changes(walked.files, walked.unreadable, stored, reread, limit)
+                if stored and len(changes.files) >= WARN_FROM:
+                    self._warn(choice, walked.files)
                 self._delete(ledger, stored, changes.gone, 0)
+                if reread:  # what this run cannot see, a later one must read
+                    ledger.read_again(changes.hidden)
                 self._work(ledger, index, choice, changes, stored, reread)
                 self._finish(ledger, index, changes)
         return self.report
 
     def close(self) -> None:
-        """Hang up on a server, also when there was nothing to embed."""
+        """Hang up on a server, also when there was nothing to embed; let go of a model that was not needed."""
         if self.connected:
             self.connected.close()
+        if self.early and self.early[1].done() and not self.early[1].exception():
+            self.early[1].result().close()
 
     def _where(self) -> tuple[int, int]:
         """(device, inode) of the vault's folder; another one when a drive is mounted there, or no longer is."""
@@ -171,13 +181,19 @@ class _Run:
             return 0, 0
         return status.st_dev, status.st_ino
 
-    def _choose(self, files: Sequence[NoteFile]) -> Choice:
+    def _choose(self, files: Sequence[NoteFile], again: bool) -> Choice:
         """The models of this index. A server is asked at once: only it knows its model's dimensions and version."""
         if self.settings.engine not in SERVERS:
-            return choose_models(self.settings, self.vault, files)
+            return choose_models(self.settings, self.vault, files, again=again)
         model = resolve(server_model(self.settings))
         self.connected = self._build(model)
         return Choice((self.connected.model,), f"config.py asks for {model.name} on {self.connected.device}")
+
+    def _warn(self, choice: Choice, files: Sequence[NoteFile]) -> None:
+        """Of notes that no model reads, before an hour is spent."""
+        chosen = self.settings.embedding_model == "auto"
+        if line := language_warning(choice.models, sample_texts(files), chosen=chosen):
+            self.hooks.notify(line)
 
     def _build(self, model: ModelSpec) -> Engine:
         return self.hooks.engines(self.settings, model, self.settings.models_dir, self.hooks.notify)
@@ -185,13 +201,17 @@ class _Run:
     def _build_early(self, model: ModelSpec) -> None:
         """Load the model of a new index in a thread: it will be needed, and reading does not need it."""
         loader = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.early = loader.submit(self._build, model)
+        self.early = model, loader.submit(self._build, model)
         loader.shutdown(wait=False)
 
     def _engine(self, model: ModelSpec) -> Engine:
-        """The model, wherever it was loaded first."""
-        early, self.early = self.early, None
-        return self.connected or (early.result() if early else self._build(model))
+        """The model, wherever it was loaded first. The first one is not asked for where its texts were all known."""
+        if self.connected:
+            return self.connected
+        if self.early and self.early[0] == model:
+            early, self.early = self.early[1], None
+            return early.result()
+        return self._build(model)
 
     def _ledger(self, index: IndexFolder) -> Ledger:
         return Ledger(index.ledger)
@@ -199,8 +219,6 @@ class _Run:
     def _prepare(self, ledger: Ledger, index: IndexFolder, choice: Choice) -> bool:
         """A new index gets its facts; one from an older keyword version is brought up to date. Returns whether every
         note must be read again, because another reader or chunker read them."""
-        from vaultvec import store
-
         if not ledger.meta("vault"):
             with ledger.transaction():
                 for key, value in {"reason": choice.reason, **VERSIONS, "vault": str(self.vault)}.items():
@@ -208,7 +226,7 @@ class _Run:
             self.hooks.notify(f"model: {' + '.join(m.name for m in choice.models)} ({choice.reason})")
         if ledger.meta("keywords_version") != str(KEYWORDS_VERSION):
             ledger.rebuild_keywords()
-        if not store.exists(index.chroma):
+        if not exists(index.chroma):
             for number, *_ in ledger.models():
                 ledger.fill_outbox(number)  # Chroma's folder is gone, or was never made: all rows are due
         if not has_current(index):
@@ -248,7 +266,9 @@ class _Run:
                 index.ledger, index.chroma, [row.id for row in models], self.settings.batch_size,
                 verify=not self.settings.fast_mode,
             )  # fmt: skip
-            writer = WriterProcess(task) if max(work) >= PAYS_FROM else Writer(task)
+            # A torn graph crashes the process that opens it: another one then, which is started again with a new graph.
+            apart = max(work) >= PAYS_FROM or unfinished(index.chroma)
+            writer = WriterProcess(task) if apart else Writer(task)
             stack.callback(self._stop, reader, writer)
             reader.start()
             writer.start()
@@ -261,6 +281,8 @@ class _Run:
             self._join(reader, writer)
             self._delete(ledger, stored, reader.state.vanished, len(changes.gone))
             self._count(reader)
+            if reread:
+                ledger.read_again(path for path, _ in reader.state.failed)
             writer.finish(embedding.show_storing)
             if writer.damage:
                 self.hooks.notify(f"Chroma was made anew from the ledger: {writer.damage.partition(';')[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -219,8 +220,18 @@ _worker_chunker: Chunker | None = None
 
 def _start_worker(spec: ChunkerSpec) -> None:
     global _worker_chunker  # one chunker a process, built once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear: it stops its readers in good order
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     one_thread()
     _worker_chunker = spec.build()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed tells nobody: its readers would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @dataclass(frozen=True, slots=True)

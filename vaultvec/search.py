@@ -153,7 +153,7 @@ class Searcher:
             instead = "try --mode keyword" if mode == "semantic" else "results rest on its words alone"
             remarks.append(
                 f"{names} does not know the language of this query ({language}); {instead}. "
-                'EMBEDDING_MODEL = "auto" in config.py picks a model for it'
+                'with EMBEDDING_MODEL = "auto" in config.py, python main.py index --full picks a model for it'
             )
         return [(slot, self.semantic.embed(slot, query.text)) for slot in readers]
 

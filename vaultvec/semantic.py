@@ -17,7 +17,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.lookup import chunk_numbers
 from vaultvec.matrix import ChunkTable, Ids, Matrix, read_matrix, read_vectors_of, sample_vectors
 from vaultvec.models import MULTILINGUAL, ModelSpec
-from vaultvec.store import ChromaStore
+from vaultvec.store import ChromaStore, for_reading
 
 # Chunks up to which every vector is compared. At 100,000 of 384 dims on two busy cores a warm hybrid query takes 36 ms that way
 # and about 100 ms through Chroma (benchmarks/search_latency.py), so HNSW pays late; at 200,000 the vectors take 300 MB.
@@ -105,8 +105,8 @@ class SemanticIndex:
 
     def nearest(self, slot: ModelSlot, vector: Vectors, usable: NDArray[np.bool_] | None, k: int) -> Nearest:
         """The `k` rows nearest to a query vector among the usable ones (None: all)."""
-        if self._use_chroma(usable is not None):
-            return self._in_chroma(slot, vector, k)
+        if self._use_chroma(usable is not None) and (store := self._store(slot)):
+            return self._in_chroma(store, slot, vector, k)
         matrix = self.matrix(slot)
         scores: Scores = matrix.vectors @ vector
 
@@ -126,8 +126,8 @@ class SemanticIndex:
             return False
         return self._backend == "chroma" or len(self._table.ids) > EXACT_LIMIT
 
-    def _in_chroma(self, slot: ModelSlot, vector: Vectors, k: int) -> Nearest:
-        names = self._store(slot).query(vector, k)
+    def _in_chroma(self, store: ChromaStore, slot: ModelSlot, vector: Vectors, k: int) -> Nearest:
+        names = store.query(vector, k)
         numbers = chunk_numbers(self._ledger, [name for name, _ in names])
         top, found = self._table.positions(np.array([numbers.get(name, -1) for name, _ in names], np.int64))
         if slot.row not in self._samples:
@@ -141,10 +141,14 @@ class SemanticIndex:
 
         return Nearest(top[found], cosines, float(np.median(sample @ vector)) if len(sample) else 0.0)
 
-    def _store(self, slot: ModelSlot) -> ChromaStore:
+    def _store(self, slot: ModelSlot) -> ChromaStore | None:
+        """Chroma's collection; None where there is none to read, and every vector is compared instead."""
         if slot.row not in self._stores:
             fingerprint = next(m[1] for m in self._ledger.models() if m[0] == slot.row)
-            self._stores[slot.row] = ChromaStore(self._chroma or Path(), fingerprint, slot.spec.name, slot.dim)
+            opened = for_reading(self._chroma or Path(), fingerprint, slot.spec.name, slot.dim)
+            if opened is None:
+                return None
+            self._stores[slot.row] = opened
         return self._stores[slot.row]
 
 

@@ -254,7 +254,10 @@ def export(settings: Settings, vault: Path, target: Path) -> int:
 
     folder = current_index(settings, vault)
     with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
-        number, _, _, dim = ledger.models()[0]
+        models = ledger.models()
+        if not models:
+            raise LedgerError(f"the index of {vault} holds nothing yet; run: python main.py index")
+        number, _, _, dim = models[0]
         ids, paths, texts, vectors = export_rows(ledger, number, dim)
     temporary = target.with_name(target.name + ".tmp")
     try:

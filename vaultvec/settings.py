@@ -118,9 +118,12 @@ def _folder(text: str | None, base: Path) -> Path | None:
     if not text or not text.strip():
         return None
     try:
-        return Path(os.path.abspath(base / Path(text).expanduser()))
+        path = Path(os.path.abspath(base / Path(text).expanduser()))
     except RuntimeError as error:  # "~name" of a user who does not exist
         raise SettingsError(f"{text} names no folder: {error}; write the whole path") from error
+    if (shown := str(path).encode("utf-8", "replace").decode()) != str(path):
+        raise SettingsError(f"the path {shown} is not valid UTF-8; rename the folder")
+    return path
 
 
 def decode_source(data: bytes, name: str) -> tuple[str, str]:

@@ -32,7 +32,8 @@ SYNC_THRESHOLD = (
 class ChromaStore:
     """One collection: the chunks of a vault under one model. Raises LedgerError when Chroma cannot open its folder."""
 
-    def __init__(self, folder: Path, fingerprint: str, model_name: str, dim: int) -> None:
+    def __init__(self, folder: Path, fingerprint: str, model_name: str, dim: int, *, create: bool = True) -> None:
+        """`create`: make the folder and the collection where they are missing; a reader must not, see `for_reading`."""
         import chromadb
         from chromadb.config import Settings as ChromaSettings
 
@@ -40,15 +41,21 @@ class ChromaStore:
         self.dim = dim
         self.name = fingerprint
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if create:
+                folder.mkdir(parents=True, exist_ok=True)
             self._client = chromadb.PersistentClient(
                 path=str(folder), settings=ChromaSettings(anonymized_telemetry=False)
             )
-            self._collection = self._client.get_or_create_collection(
-                fingerprint,
-                embedding_function=None,  # vectors are always ours; Chroma must not load a model of its own
-                configuration={"hnsw": {"space": HNSW_SPACE, "sync_threshold": SYNC_THRESHOLD}},
-                metadata={"model": model_name, "dim": dim, "fingerprint": fingerprint},
+            # embedding_function: vectors are always ours; Chroma must not load a model of its own
+            self._collection = (
+                self._client.get_or_create_collection(
+                    fingerprint,
+                    embedding_function=None,
+                    configuration={"hnsw": {"space": HNSW_SPACE, "sync_threshold": SYNC_THRESHOLD}},
+                    metadata={"model": model_name, "dim": dim, "fingerprint": fingerprint},
+                )
+                if create
+                else self._client.get_collection(fingerprint, embedding_function=None)
             )
             self.max_batch = int(self._client.get_max_batch_size())
         except Exception as error:  # Chroma raises many kinds, from its Rust side too
@@ -119,13 +126,13 @@ class ChromaStore:
         """Chunk ids that Chroma has and should not, or should have and has not."""
         return self.ids() ^ ledger.row_names(model)
 
-    def mend(self, ledger: Ledger, model: int, batch_size: int) -> int:
+    def mend(self, ledger: Ledger, model: int, batch_size: int, stop: threading.Event | None = None) -> int:
         """After a sync: count, and where the count is not the ledger's, write what differs. Returns rows mended."""
         if self.count() == ledger.row_count(model):
             return 0
         names = self.differing(ledger, model)
         ledger.requeue(model, names)
-        self.sync(ledger, model, batch_size)
+        self.sync(ledger, model, batch_size, stop)
         return len(names)
 
     def query(self, vector: Vectors, k: int) -> list[tuple[str, float]]:
@@ -157,6 +164,20 @@ class ChromaStore:
             close()
 
 
+def for_reading(folder: Path, fingerprint: str, model_name: str, dim: int) -> ChromaStore | None:
+    """The collection as it stands; None where there is none, or where it was left half-written. Makes nothing."""
+    from chromadb.errors import NotFoundError
+
+    if not exists(folder) or unfinished(folder):
+        return None
+    try:
+        return ChromaStore(folder, fingerprint, model_name, dim, create=False)
+    except LedgerError as error:
+        if isinstance(error.__cause__, NotFoundError):
+            return None
+        raise
+
+
 @contextmanager
 def writing_store(folder: Path) -> Iterator[None]:
     """Own Chroma's folder for writing. A killed run can leave its writer (writer_process.py) at its last rows: it is
@@ -166,15 +187,44 @@ def writing_store(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    mark = _mark(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock"), timeout=WAIT_FOR_WRITER):
-            yield
+        with FileLock(_lock(folder), timeout=WAIT_FOR_WRITER):
+            mark.touch()
+            try:
+                yield
+            finally:
+                mark.unlink(missing_ok=True)
     except Timeout as error:
         raise LockedError(
             f"the writer of an earlier run still has {folder} after {WAIT_FOR_WRITER} s; wait for it, or end that "
             "process, and run it again"
         ) from error
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether a writer was killed at its work: Chroma's graph may be torn, and opening it then crashes the process."""
+    from filelock import FileLock, Timeout
+
+    if not _mark(folder).exists():
+        return False
+    try:
+        with FileLock(_lock(folder), timeout=0):
+            return _mark(folder).exists()
+    except Timeout:  # at work
+        return False
+    except OSError:  # a folder that only others may write
+        return True
+
+
+def _mark(folder: Path) -> Path:
+    """There while something is written, and after a kill."""
+    return folder.with_name(f"{folder.name}.writing")
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def discard(folder: Path) -> None:
@@ -200,7 +250,7 @@ def _store_error(error: Exception, folder: Path) -> LedgerError:
     if isinstance(error, LedgerError):
         return error
     text = " ".join(str(error).split())[:200] or type(error).__name__
-    if "full" in text.lower() or "No space" in text:
+    if "disk is full" in text or "No space left" in text:
         return LedgerError(
             f"the disk is full at {folder.parent}; free some space and run it again: what was done is kept"
         )

@@ -19,6 +19,7 @@ from vaultvec.errors import SettingsError, VaultError
 NOTE_SUFFIXES = (".md", ".canvas")
 # Tools leave these without a dot; every dot folder (.obsidian, .trash, .git) is out anyway.
 NEVER = frozenset({"node_modules"})
+MOST_NS = 2**63 - 1  # of SQLite's integers
 
 
 def open_vault(path: Path) -> Path:
@@ -136,7 +137,7 @@ def walk(vault: Path, exclusions: Exclusions) -> WalkResult:
         except FileNotFoundError:
             continue  # deleted since its parent was listed; the root is checked below
         except OSError as error:
-            unreadable.append((_printable(relative.rstrip("/")) or ".", _reason(error)))
+            unreadable.append((_named(relative.rstrip("/")) or ".", _reason(error)))
     if _identity(vault) != identity:
         raise VaultError(f"vault vanished while it was read: {vault}; mount it again and rerun")
     files = _name_files(found)
@@ -172,7 +173,7 @@ def _add_file(
     except FileNotFoundError:
         return  # deleted since it was listed
     except OSError as error:
-        unreadable.append((path, _reason(error)))
+        unreadable.append((_named(path), _reason(error)))
 
 
 def _report_link(
@@ -201,8 +202,14 @@ def _name_files(found: list[tuple[str, os.DirEntry[str], os.stat_result]]) -> li
     for nfc, raw, entry, status in sorted(named, key=lambda row: row[1]):
         path = raw if nfc != raw and nfc in taken else nfc
         taken.add(path)
-        files.append(NoteFile(path, Path(entry.path), status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        times = (_storable(status.st_mtime_ns), _storable(status.st_ctime_ns))
+        files.append(NoteFile(path, Path(entry.path), status.st_size, *times))
     return files
+
+
+def _storable(nanoseconds: int) -> int:
+    """A time as SQLite can keep it, up to the year 2262: a broken clock or archive writes later ones."""
+    return max(-MOST_NS, min(MOST_NS, nanoseconds))
 
 
 def _identity(vault: Path) -> tuple[int, int]:
@@ -214,6 +221,11 @@ def _identity(vault: Path) -> tuple[int, int]:
     if not stat.S_ISDIR(status.st_mode):
         raise VaultError(f"vault is no longer a folder: {vault}")
     return status.st_dev, status.st_ino
+
+
+def _named(path: str) -> str:
+    """A path as notes are named: NFC, and with nothing in it that cannot be encoded."""
+    return unicodedata.normalize("NFC", _printable(path))
 
 
 def _printable(path: str) -> str:

@@ -104,8 +104,8 @@ class Writer(threading.Thread):
                 if row not in stores:
                     stores[row] = self._open(ledger, row)
                 stores[row].sync(ledger, row, size, self._stopping)
-        if ending and self.task.verify:
-            self.mended = sum(opened.mend(ledger, row, size) for row, opened in stores.items())
+        if ending and self.task.verify and not self._stopping.is_set():  # what is not written yet is no damage
+            self.mended = sum(opened.mend(ledger, row, size, self._stopping) for row, opened in stores.items())
 
     def _start_anew(self, ledger: Ledger, stores: dict[int, ChromaStore]) -> None:
         """Chroma does not write its graph atomically: a kill can leave it unreadable. It is derived, so it is made anew."""

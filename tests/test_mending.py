@@ -1,0 +1,353 @@
+"""What once went wrong out of sight: the wrong model's vectors, a torn graph, a halt that wrote on, a model that no longer fits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from fake_engine import FakeEngine, FakeEngines, fake_settings
+from index_state import assert_same, state_of
+from made_vault import write_vault
+
+from vaultvec import pipeline
+from vaultvec.errors import EngineError, LedgerError, SettingsError
+from vaultvec.index import current_index
+from vaultvec.ledger import Ledger
+from vaultvec.models import L6, USE, ModelSpec, resolve
+from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.session import export, open_searcher, read_status
+from vaultvec.settings import Settings, load_settings
+from vaultvec.store import ChromaStore, _store_error, exists, unfinished, writing_store
+from vaultvec.writer_process import WriterProcess
+from vaultvec.writing import Writer, WriterTask
+
+ENGLISH = "The kettle stands on the shelf and the water in it is warm enough for the tea of the guests."
+KOREAN = "주전자는 선반 위에 있고 그 안의 물은 손님들의 차를 끓이기에 충분히 따뜻하다. 창밖에는 눈이 내린다."
+
+
+def put(vault: Path, **texts: str) -> Path:
+    vault.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (vault / f"{name}.md").write_text(text, encoding="utf-8")
+    return vault
+
+
+def index(settings: Settings, vault: Path, engines: FakeEngines | None = None, **options: bool) -> list[str]:
+    """One run; returns what was said."""
+    said: list[str] = []
+    index_vault(settings, vault, hooks=Hooks(notify=said.append, engines=engines or FakeEngines()), **options)
+    return said
+
+
+def ledger_of(settings: Settings, vault: Path) -> Path:
+    return current_index(settings, vault) / "ledger.sqlite3"
+
+
+def lengths(settings: Settings, vault: Path) -> dict[str, set[int]]:
+    """Model → the lengths of its vectors in the ledger."""
+    with Ledger(ledger_of(settings, vault), readonly=True) as ledger:
+        rows = ledger.db.execute("SELECT name, length(vector) / 4 FROM vectors JOIN models ON models.id = model")
+        found: dict[str, set[int]] = {}
+        for name, length in rows:
+            found.setdefault(name, set()).add(length)
+        return found
+
+
+# ── the right model ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_model_that_was_loaded_early_and_not_needed_is_not_taken_for_the_next(tmp_path: Path) -> None:
+    texts = {f"en{i}": f"{ENGLISH} {i}" for i in range(4)} | {f"ko{i}": f"{KOREAN} {i}" for i in range(4)}
+    vault = put(tmp_path / "vault", **texts)
+    index(fake_settings(tmp_path / "data", embedding_model=USE), vault)
+    both = fake_settings(tmp_path / "data", embedding_model="auto")
+    index(both, vault)  # every vector of the first model is known
+    assert lengths(both, vault) == {USE: {512}, L6: {384}}
+
+
+def test_an_engine_of_other_dimensions_stores_nothing(tmp_path: Path) -> None:
+    vault, settings = put(tmp_path / "vault", a=ENGLISH), fake_settings(tmp_path / "data")
+    index(settings, vault)
+    put(vault, b=f"{ENGLISH} again")
+
+    class Other(FakeEngines):
+        def __call__(self, _: Settings, __: ModelSpec, models_dir: Path, *___: object) -> FakeEngine:
+            return FakeEngine(resolve(USE), models_dir, self)
+
+    with pytest.raises(EngineError, match="512 dimensions, the index expects 384"):
+        index(settings, vault, Other())
+    assert lengths(settings, vault) == {L6: {384}}
+
+
+def test_the_choice_is_made_again_when_the_vault_has_doubled(tmp_path: Path) -> None:
+    vault, settings = put(tmp_path / "vault", Welcome=ENGLISH), fake_settings(tmp_path / "data", embedding_model="auto")
+    index(settings, vault)
+    assert set(lengths(settings, vault)) == {L6}
+    put(vault, **{f"노트{i}": f"{KOREAN} {i}" for i in range(12)})
+    index(settings, vault)
+    assert set(lengths(settings, vault)) == {USE}
+
+
+def test_the_choice_is_made_again_on_demand_and_said_to_be_due(tmp_path: Path) -> None:
+    vault, settings = tmp_path / "vault", fake_settings(tmp_path / "data", embedding_model="auto")
+    put(vault, **{f"note{i}": f"{ENGLISH} {i}" for i in range(60)})
+    index(settings, vault)
+    put(vault, **{f"노트{i}": f"{KOREAN} {i}" for i in range(30)})
+    said = index(settings, vault)
+    assert any("33% of the notes" in line and line.endswith("run: python main.py index --full") for line in said), said
+    assert set(lengths(settings, vault)) == {L6}
+    index(settings, vault, full=True)
+    assert set(lengths(settings, vault)) == {USE, L6}
+
+
+def test_a_vault_without_text_has_not_been_chosen_for(tmp_path: Path) -> None:
+    vault, settings = tmp_path / "vault", fake_settings(tmp_path / "data", embedding_model="auto")
+    put(vault, **{f"{i}": "" for i in range(9)})
+    index(settings, vault)
+    put(vault, **{"0": KOREAN, "1": KOREAN})
+    index(settings, vault)
+    assert set(lengths(settings, vault)) == {USE}
+
+
+# ── Chroma ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_writer_leaves_its_mark_until_it_has_ended_well(tmp_path: Path) -> None:
+    chroma = tmp_path / "chroma"
+    with writing_store(chroma):
+        assert (tmp_path / "chroma.writing").exists()
+        assert not unfinished(chroma)  # it is at work
+    assert not unfinished(chroma)
+    (tmp_path / "chroma.writing").touch()
+    assert unfinished(chroma)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="told by POSIX signals")
+def test_a_graph_torn_by_a_kill_is_made_anew_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaultvec.store.SYNC_THRESHOLD", 40)  # rows, from which the graph is on disk
+    rows = 60
+    text = "\n".join(f"## Heading {i}\n{ENGLISH} {i} {ENGLISH} {i} {ENGLISH} {i}\n" for i in range(rows))
+    vault, settings = put(tmp_path / "vault", long=text), fake_settings(tmp_path / "data")
+    index(settings, vault)
+    chroma = current_index(settings, vault) / "chroma"
+    (header,) = chroma.glob("*/header.bin")
+    os.truncate(header, header.stat().st_size // 2)
+    (chroma.parent / "chroma.writing").touch()
+    put(vault, other=f"{ENGLISH} once more")
+    said = index(settings, vault)
+    assert any("Chroma was made anew" in line for line in said), said
+    assert not unfinished(chroma)
+    clean = fake_settings(tmp_path / "clean")
+    index(clean, vault)
+    assert_same(state_of(settings, vault), state_of(clean, vault))
+
+
+def test_only_a_torn_store_or_much_work_has_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, settings = put(tmp_path / "vault", a=ENGLISH), fake_settings(tmp_path / "data")
+    made: list[str] = []
+
+    class Apart(WriterProcess):
+        def __init__(self, task: WriterTask) -> None:
+            made.append("process")
+            super().__init__(task)
+
+    monkeypatch.setattr(pipeline, "WriterProcess", Apart)
+    index(settings, vault)
+    assert made == []
+    (current_index(settings, vault) / "chroma.writing").touch()
+    put(vault, b=f"{ENGLISH} again")
+    index(settings, vault)
+    assert made == ["process"]
+    put(vault, c=f"{ENGLISH} again and again")
+    index(settings, vault)
+    assert made == ["process"]
+
+
+def test_a_halt_leaves_what_is_not_written_to_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 12, 4), fake_settings(tmp_path / "data")
+    index(settings, vault)
+    folder = current_index(settings, vault)
+    with Ledger(folder / "ledger.sqlite3") as ledger:
+        (row,) = (model[0] for model in ledger.models())
+        ledger.fill_outbox(row)
+        waiting = ledger.outbox_size()
+    assert waiting > 8
+    writer = Writer(WriterTask(folder / "ledger.sqlite3", folder / "chroma", [row], 4, verify=True))
+    write = ChromaStore._write
+
+    def halt_after(store: ChromaStore, rows: Sequence[object], gone: Sequence[str]) -> None:
+        write(store, rows, gone)  # type: ignore[arg-type]
+        writer.halt()
+
+    monkeypatch.setattr(ChromaStore, "_write", halt_after)
+    monkeypatch.setattr(ChromaStore, "count", lambda _: 0)  # differs from the ledger's, as after a halted first run
+    writer.end()
+    writer.run()
+    assert writer.error is None
+    with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
+        assert ledger.outbox_size() == waiting - 4
+    assert writer.mended == 0
+
+
+def test_a_search_makes_no_chroma(tmp_path: Path) -> None:
+    vault, settings = (
+        put(tmp_path / "vault", a=ENGLISH, b=KOREAN),
+        fake_settings(tmp_path / "data", search_backend="chroma"),
+    )
+    index(settings, vault)
+    chroma = current_index(settings, vault) / "chroma"
+    chroma.rename(tmp_path / "away")
+    searcher = open_searcher(settings, vault)
+    try:
+        assert searcher.search("kettle").results[0].path == "a.md"  # every vector is compared instead
+    finally:
+        searcher.close()
+    assert not chroma.exists()
+    index(settings, vault)
+    assert exists(chroma)
+    state = state_of(settings, vault)
+    assert (state.outbox, len(state.chroma)) == (0, len(state.chunks))
+
+
+def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:
+    named = Exception("Validation error: name: Expected a name, got ----sbert-384-full-0123")
+    assert "is damaged" in str(_store_error(named, tmp_path))
+    assert "disk is full" in str(_store_error(Exception("database or disk is full"), tmp_path))
+    assert "disk is full" in str(_store_error(Exception("No space left on device"), tmp_path))
+
+
+@pytest.mark.parametrize(
+    "name", ["/models/한국어-sbert", "한국어", "a/.model-", "sentence-transformers/all-MiniLM-L6-v2"]
+)
+def test_chroma_takes_the_name_of_every_model(name: str, tmp_path: Path) -> None:
+    model = ModelSpec(name, "transformer", 8, 256, ("*",))
+    fingerprint = model.fingerprint("full")
+    store = ChromaStore(tmp_path / "chroma", fingerprint, name, 8)
+    store.close()
+    assert fingerprint[0].isalnum()
+
+
+# ── notes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_date_far_in_the_future_stops_nothing(tmp_path: Path) -> None:
+    vault, settings = put(tmp_path / "vault", a=ENGLISH, b=KOREAN), fake_settings(tmp_path / "data")
+    os.utime(vault / "a.md", ns=(10_413_792_000 * 10**9,) * 2)  # the year 2300
+    index(settings, vault)
+    status = read_status(settings, vault)
+    assert (status.notes, status.stale_notes) == (2, 0)
+    again = FakeEngines()
+    index(settings, vault, again)
+    assert not again.batches
+
+
+def test_a_note_that_could_not_be_read_again_is_read_by_a_later_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, settings = put(tmp_path / "vault", a=ENGLISH, b=KOREAN), fake_settings(tmp_path / "data")
+    index(settings, vault)
+    read = pipeline.Reader._digest.__globals__["read_bytes"]
+
+    def refuse(file: object) -> bytes:
+        if getattr(file, "path", "") == "a.md":
+            raise pipeline.VaultError("a.md: input/output error")
+        return read(file)
+
+    monkeypatch.setitem(pipeline.VERSIONS, "reader_version", "another")
+    with monkeypatch.context() as patch:
+        patch.setitem(pipeline.Reader._digest.__globals__, "read_bytes", refuse)
+        index(settings, vault)
+    report = index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    assert (report.notes_indexed, report.notes_unchanged) == (1, 1)
+
+
+def test_an_index_that_holds_nothing_yet_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault, settings = put(tmp_path / "vault", a=ENGLISH), fake_settings(tmp_path / "data")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "vault_boilerplate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        index(settings, vault)
+    with pytest.raises(LedgerError, match="holds nothing yet"):
+        export(settings, vault, tmp_path / "out.npz")
+
+
+def test_a_vault_whose_path_is_no_text_is_refused_with_a_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text("")
+    with pytest.raises(SettingsError, match="not valid UTF-8; rename"):
+        load_settings(config, {}, vault=os.fsdecode(b"/vault-\xff"))
+
+
+# ── processes and streams ────────────────────────────────────────────────────────────────────────────────────────────
+
+READERS = """
+import sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from vaultvec.chunks import ChunkLimits
+from vaultvec.models import L6, resolve
+from vaultvec.reading import ChunkerSpec, _start_worker
+import os
+if __name__ == "__main__":
+    spec = ChunkerSpec(resolve(L6), Path(sys.argv[1]), ChunkLimits(64, 16, 256))
+    pool = ProcessPoolExecutor(1, get_context("spawn"), _start_worker, (spec,))
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ends processes by POSIX signals")
+def test_readers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "readers.py"
+    script.write_text(READERS)
+    root = str(Path(__file__).resolve().parents[1])
+    command = [sys.executable, str(script), str(tmp_path / "models")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "PYTHONPATH": root}
+    ) as parent:
+        assert parent.stdout
+        worker = int(parent.stdout.readline())
+        os.kill(worker, signal.SIGINT)  # Ctrl-C reaches the whole group; readers leave it to their parent
+        time.sleep(0.3)
+        assert psutil.pid_exists(worker)
+        parent.kill()
+    wait_until(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_pipes_are_utf8_whatever_the_country(tmp_path: Path) -> None:
+    vault, root = put(tmp_path / "vault", 노트=KOREAN), Path(__file__).resolve().parents[1]
+    variables = {**os.environ, "VAULTVEC_DATA": str(tmp_path / "data"), "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    for arguments in (["index", "--json"], ["search", "주전자", "--json"], ["search", "주전자"]):
+        done = subprocess.run(
+            [sys.executable, root / "main.py", *arguments, "--vault", vault],
+            env=variables,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode("utf-8")
+        if "--json" in arguments:
+            json.loads(text)
+        if arguments[0] == "search":
+            assert "주전자는 선반 위에" in text
