@@ -150,8 +150,7 @@ class Embedding:
         lowest = float((engine.embed_documents([text for text, _ in rows]) * stored).sum(axis=1).min())
         if lowest < 0.999:
             raise EngineError(
-                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ 0.999); run: python main.py "
-                "doctor"
+                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ 0.999); run: python main.py doctor"
             )
         self.verified += len(rows)
         self.lowest = min(self.lowest, lowest)

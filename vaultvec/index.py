@@ -254,6 +254,5 @@ def forbid_mass_deletion(stored: int, gone: int, vault: Path) -> None:
     if gone >= 20 and gone * 2 > stored:
         raise VaultError(
             f"{gone} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, the "
-            "sync "
-            "done? If you did delete them, run: python main.py index --accept-deletions"
+            "sync done? If you did delete them, run: python main.py index --accept-deletions"
         )

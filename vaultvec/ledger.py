@@ -275,8 +275,7 @@ class Ledger(Queues):
             self.db.execute("DROP TABLE IF EXISTS keywords")  # a damaged one cannot be emptied row by row
             self.db.execute(KEYWORDS_TABLE)
             rows = self.db.execute(
-                "SELECT chunks.id, title, heading, tags, aliases, text, context FROM chunks JOIN notes ON notes.id = "
-                "note"
+                "SELECT chunks.id, title, heading, tags, aliases, text, context FROM chunks JOIN notes ON notes.id = note"
             )
             count = 0
             while page := list(islice(rows, 1000)):

@@ -140,8 +140,7 @@ class _Run:
             if not walked.files and not accept_deletions:
                 raise VaultError(
                     f"{self.vault} holds no notes (.md or .canvas); check the path, that its drive is mounted, and "
-                    "EXCLUDE "
-                    "in config.py"
+                    "EXCLUDE in config.py"
                 )
             choice = self._choose(walked.files, full)
             index = index_folder(self.settings, self.vault, choice.models)

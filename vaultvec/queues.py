@@ -23,8 +23,7 @@ class Queues(LedgerFile):
         """The next texts to embed, oldest request first: (queue id, content hash, text with token ids)."""
         rows = self.db.execute(
             "SELECT p.id, p.hash, p.token_ids, (SELECT text FROM chunks c WHERE c.hash = p.hash LIMIT 1) FROM pending "
-            "p "
-            "WHERE model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id "
+            "p WHERE model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id "
             "LIMIT ?",
             (model, after, limit),
         )

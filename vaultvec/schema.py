@@ -97,8 +97,7 @@ def _version(db: sqlite3.Connection) -> int:
     if version > SCHEMA_VERSION:
         raise LedgerError(
             f"the index was written by a newer version (schema {version}, this program knows {SCHEMA_VERSION}); "
-            "update this "
-            "program, or put that index aside and start anew: python main.py rebuild, then python main.py index"
+            "update this program, or put that index aside and start anew: python main.py rebuild, then python main.py index"
         )
     return version
 
@@ -117,8 +116,7 @@ def _upgrade(db: sqlite3.Connection) -> None:
                 if step not in MIGRATIONS:
                     raise LedgerError(
                         f"the index has schema {step}, from which there is no way to {SCHEMA_VERSION}; put it aside "
-                        "and "
-                        "start anew: python main.py rebuild, then python main.py index (known vectors are kept)"
+                        "and start anew: python main.py rebuild, then python main.py index (known vectors are kept)"
                     )
                 for statement in MIGRATIONS[step]:
                     db.execute(statement)
@@ -142,8 +140,7 @@ def damaged_line(name: str, found: str) -> str:
     """The one line for a damaged ledger: what was found, and the way on."""
     return (
         f"the index file {name} is damaged ({found}); put it aside: python main.py rebuild, then run: python main.py "
-        "index "
-        "(every vector that can still be read is kept)"
+        "index (every vector that can still be read is kept)"
     )
 
 
@@ -164,8 +161,7 @@ def ledger_error(error: Exception, path: Path) -> LedgerError:
     if "disk I/O error" in text:
         return LedgerError(
             f"the disk at {path.parent} refused to read or write ({text}); is it full or failing? What was done is "
-            "kept: "
-            "make room and run it again, or run: python main.py doctor"
+            "kept: make room and run it again, or run: python main.py doctor"
         )
     if "readonly" in text or "unable to open" in text or isinstance(error, OSError):
         return LedgerError(

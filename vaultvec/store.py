@@ -23,10 +23,9 @@ from vaultvec.lookup import ChunkRow, chunk_rows
 
 HNSW_SPACE = "cosine"
 WAIT_FOR_WRITER = 60  # seconds; a page of rows takes a few at the most
-SYNC_THRESHOLD = (
-    1000  # rows between two persists of the HNSW graph: with rows written 64 at a time, CPU a row is 1.5 ms, with
-)
-# 5,000 it is 2.7 ms, because every write reads the log again since the last persist (benchmarks/chroma_settings.py)
+# Rows between two persists of the HNSW graph: with rows written 64 at a time, CPU a row is 1.5 ms, with 5,000 it is 2.7 ms,
+# because every write reads the log again since the last persist (benchmarks/chroma_settings.py).
+SYNC_THRESHOLD = 1000
 
 
 class ChromaStore:
