@@ -6,9 +6,11 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from vaultvec import console
 from vaultvec.arguments import build_parser
@@ -327,5 +329,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: run(parser, sys.argv[1:] if argv is None else argv))
 
 
+def leave(code: int) -> NoReturn:
+    """End the process. After Ctrl-C a model that is just being loaded in a thread is not waited for."""
+    if code == 130 and threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -120,4 +120,4 @@ class ObsidianProcessor:
 if __name__ == "__main__":
     import main
 
-    sys.exit(main.main(["index", "--baseline", *sys.argv[1:]]))
+    main.leave(main.main(["index", "--baseline", *sys.argv[1:]]))

@@ -76,4 +76,4 @@ class OptimizedObsidianProcessor:
 if __name__ == "__main__":
     import main
 
-    sys.exit(main.main(["index", *sys.argv[1:]]))
+    main.leave(main.main(["index", *sys.argv[1:]]))

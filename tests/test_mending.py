@@ -351,3 +351,35 @@ def test_pipes_are_utf8_whatever_the_country(tmp_path: Path) -> None:
             json.loads(text)
         if arguments[0] == "search":
             assert "주전자는 선반 위에" in text
+
+
+LOADING = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import main
+from vaultvec import pipeline
+
+def load(*_):
+    print("loading", flush=True)
+    time.sleep(600)
+
+pipeline._Run._build = load
+sys.stdout = sys.stderr
+main.leave(main.main(["index", "--vault", sys.argv[2]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="interrupts by POSIX signals")
+def test_ctrl_c_does_not_wait_for_a_model_that_is_being_loaded(tmp_path: Path) -> None:
+    vault, root = put(tmp_path / "vault", a=ENGLISH), str(Path(__file__).resolve().parents[1])
+    variables = {**os.environ, "VAULTVEC_DATA": str(tmp_path / "data")}
+    command = [sys.executable, "-c", LOADING, root, str(vault)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables) as process:
+        assert process.stderr
+        assert any(line.strip() == "loading" for line in iter(process.stderr.readline, ""))
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(30) == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
