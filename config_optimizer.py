@@ -37,7 +37,7 @@ from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.results import Decision, last_decisions
 from vaultvec.settings import Settings, load_settings
-from vaultvec.streams import write_utf8
+from vaultvec.streams import use_utf8
 
 if TYPE_CHECKING:
     from vaultvec.measure.measured import Measured
@@ -70,7 +70,7 @@ class Setup:
 
 def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     """Run one choice and return the exit code."""
-    write_utf8()
+    use_utf8()
     args = parser("config_optimizer.py", __doc__, ("1", "2", "3")).parse_args(argv)
     choices = {"1": show, "2": apply, "3": undo}
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
         choice = args.choice or ask_choice(MENU, tuple(choices))
         return choices[choice](args, setup or Setup())
 
-    return run(work)
+    return run(work, args.json)
 
 
 def parser(name: str, text: str | None, choices: tuple[str, ...]) -> argparse.ArgumentParser:
@@ -100,11 +100,13 @@ class Quit(Exception):
     """The user chose to leave."""
 
 
-def run(work: Callable[[], int]) -> int:
-    """Call `work` and turn its errors into one line and an exit code."""
+def run(work: Callable[[], int], as_json: bool = False) -> int:
+    """Call `work` and turn its errors into one line and an exit code. Who leaves gets a document too, `as_json`."""
     try:
         return work()
     except Quit:
+        if as_json:
+            print(json.dumps({"written": False}))
         return 0
     except KeyboardInterrupt:
         say("interrupted; config.py is as it was")

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import config_optimizer
 from vaultvec.config_file import read_text, read_values
 from vaultvec.settings import load_settings
-from vaultvec.streams import write_utf8
+from vaultvec.streams import use_utf8
 
 MENU = """embedding speed
   1  benchmark the present speed
@@ -30,7 +30,7 @@ MENU = """embedding speed
 
 def main(argv: Sequence[str] | None = None, setup: config_optimizer.Setup | None = None) -> int:
     """Run one choice and return the exit code."""
-    write_utf8()
+    use_utf8()
     args = config_optimizer.parser("embedding_speed_fix.py", __doc__, ("1", "2")).parse_args(argv)
     choices = {"1": benchmark, "2": config_optimizer.apply}
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None, setup: config_optimizer.Setup | None
         choice = args.choice or config_optimizer.ask_choice(MENU, tuple(choices))
         return choices[choice](args, setup or config_optimizer.Setup())
 
-    return config_optimizer.run(work)
+    return config_optimizer.run(work, args.json)
 
 
 def benchmark(args: argparse.Namespace, setup: config_optimizer.Setup) -> int:

@@ -133,9 +133,10 @@ class EmbeddingModel:
                 yield Encoded(index, text, row)
                 index += 1
             if window % TIDY_EVERY == 0:
-                self._tidy()
+                self.tidy()
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
+        """Collect garbage, and give the device's unused memory back."""
         gc.collect()
         if self.engine.device.startswith("cuda"):
             from vaultvec.engines.torch_device import choose_device, free_cache

@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from vaultvec import console
 from vaultvec.arguments import build_parser
-from vaultvec.errors import SettingsError, VaultvecError
+from vaultvec.errors import SettingsError, VaultError, VaultvecError
 from vaultvec.settings import Settings, load_settings
-from vaultvec.streams import write_utf8
+from vaultvec.streams import use_utf8
 
 CONFIG = Path(__file__).with_name("config.py")
 INTERRUPTED = "interrupted; what was done is kept, the next run goes on from there"
@@ -65,10 +65,12 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
     from vaultvec.session import coverage_remark, open_searcher
 
     filters = parse_filters(args.folder, args.tag, args.since, args.until, args.min_score)
-    query = " ".join([args.query, *(f"-{word}" if " " not in word else f'-"{word}"' for word in args.exclude)])
     searcher = open_searcher(settings, _vault(settings), console.say)
     try:
-        answer = searcher.search(query, args.k, args.mode, filters, per_note=not args.all_chunks, explain=args.explain)
+        answer = searcher.search(
+            args.query, args.k, args.mode, filters,
+            exclude=args.exclude, per_note=not args.all_chunks, explain=args.explain,
+        )  # fmt: skip
         remarks = [*answer.remarks, coverage_remark(searcher)]
     finally:
         searcher.close()
@@ -144,7 +146,7 @@ def run_watch(settings: Settings, args: argparse.Namespace) -> int:
 
 def run_export(settings: Settings, args: argparse.Namespace) -> int:
     """export: the vectors as a NumPy file."""
-    from vaultvec.session import export
+    from vaultvec.export import export
 
     target = Path(args.file).expanduser()
     if target.suffix != ".npz":
@@ -152,16 +154,22 @@ def run_export(settings: Settings, args: argparse.Namespace) -> int:
     if target.resolve().is_relative_to(_vault(settings).expanduser().resolve()):
         raise VaultvecError(f"{target} lies in the vault, where nothing is ever written; choose another folder")
     count = export(settings, _vault(settings), target)
-    console.out.print(f"{count:,} vectors written to {target}", markup=False)
+    if args.json:
+        console.print_json({"file": str(target), "vectors": count})
+    else:
+        console.out.print(f"{count:,} vectors written to {target}", markup=False)
     return 0
 
 
-def run_rebuild(settings: Settings, _: argparse.Namespace) -> int:
+def run_rebuild(settings: Settings, args: argparse.Namespace) -> int:
     """rebuild: Chroma and the keyword index anew, without a model."""
     from vaultvec.session import rebuild
 
     count = rebuild(settings, _vault(settings), console.say)
-    console.out.print(f"{count:,} rows written to Chroma", markup=False)
+    if args.json:
+        console.print_json({"rows": count})
+    else:
+        console.out.print(f"{count:,} rows written to Chroma", markup=False)
     return 0
 
 
@@ -237,15 +245,22 @@ def menu(parser: argparse.ArgumentParser, vault: str | None = None) -> int:
 
 
 def _ask_vault() -> str:
+    from vaultvec.vault import open_vault
+
     settings = load_settings(CONFIG, os.environ)
     if settings.vault_path is not None:
         return str(settings.vault_path)
     sample = CONFIG.parent / "sample_vault"
-    try:
-        answer = console.ask(f"folder of your vault (Enter for {sample.name}): ").strip("\"' ")
-    except EOFError as error:
-        raise VaultvecError(NO_VAULT) from error
-    return answer or str(sample)
+    while True:
+        try:
+            answer = console.ask(f"folder of your vault (Enter for {sample.name}): ").strip("\"' ") or str(sample)
+        except EOFError as error:
+            raise VaultvecError(NO_VAULT) from error
+        try:
+            open_vault(Path(answer))
+            return answer
+        except VaultError as error:
+            console.complain(str(error))
 
 
 def _index_entry(*options: str) -> Callable[[argparse.ArgumentParser, str], int]:
@@ -286,7 +301,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.command is None:
         return menu(parser, args.vault)
-    if getattr(args, "format", None) == "text" and args.json:
+    if getattr(args, "json", False) and hasattr(args, "format"):
+        if args.format != "text":
+            parser.error(f"--json and --{args.format} exclude each other")
         args.format = "json"
     return _COMMANDS[args.command](_settings(args), args)
 
@@ -322,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    write_utf8()
+    use_utf8()
     if hasattr(signal, "SIGTERM"):
         signal.signal(signal.SIGTERM, interrupt)  # a polite kill keeps what was done, like Ctrl-C
     parser = build_parser()

@@ -8,7 +8,6 @@ Chunks are cut by the same chunker, so ids and vectors can be compared with obsi
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import sys
 import time
@@ -103,9 +102,7 @@ class ObsidianProcessor:
             blocking_check()  # bottleneck 3: the work stands still meanwhile
             self._last_check = time.perf_counter()
         vector = embedder.get_embeddings_batch([chunk.text], batch_size=BATCH)  # bottlenecks 1 and 2
-        gc.collect()  # bottlenecks 4 and 5: "optimisation" after every batch
-        if self.report.device.startswith("cuda"):
-            embedder.empty_cache()
+        embedder.tidy()  # bottlenecks 4 and 5: "optimisation" after every batch
         self.report.chunks_embedded += 1
         self.report.tokens += len(chunk.token_ids)
         return vector

@@ -228,6 +228,62 @@ def test_the_vault_may_stand_before_the_command(data: Path, tmp_path: Path, befo
     assert "nowhere" in done.stderr
 
 
+def test_the_menu_asks_again_for_a_vault_that_is_not_there(data: Path) -> None:
+    done = command(data, stdin=f"6\n/no/such/folder\n{SAMPLE}\n0\n", vault=None)
+    assert done.returncode == 0, done.stderr
+    assert "vault not found" in done.stderr
+    assert "notes" in done.stdout
+
+
+def test_input_that_is_no_utf8_is_an_odd_answer(data: Path) -> None:
+    environment = {**os.environ, "VAULTVEC_DATA": str(data), "PYTHONIOENCODING": "utf-8:strict"}
+    for script in ("main.py", "config_optimizer.py"):
+        done = subprocess.run(
+            [sys.executable, script],
+            cwd=ROOT,
+            env=environment,
+            input=b"\xff\xfe\n0\n",
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_json_is_one_document_of_every_command_that_ends(
+    cli: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["export", str(tmp_path / "v.npz"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["vectors"] > 0
+    assert Path(found["file"]).is_file()
+    for arguments in (
+        ["search", "roses", "--json", "--csv"],
+        ["related", "Roses", "--md", "--json"],
+        ["watch", "--json"],
+    ):
+        with pytest.raises(SystemExit) as error:
+            main.main(arguments)
+        assert error.value.code == 2
+
+
+def test_excluded_words_are_no_part_of_the_query(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["search", "backups", "--exclude", "#copies", "--exclude", "two kinds of media", "--json"]) == 0
+    texts = [row["text"].lower() for row in json.loads(capsys.readouterr().out)]
+    assert texts
+    assert not any("copies" in text or "two kinds of media" in text for text in texts)
+    assert main.main(["search", "backups", "--exclude", "🔥"]) == 1
+    assert "has no word in it" in capsys.readouterr().err
+
+
+def test_csv_has_plain_line_ends_and_the_explanation(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["search", "backups", "--csv", "--explain", "-k", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "\r" not in out
+    assert out.splitlines()[0].endswith(",text,explain")
+    assert "keyword_weight" in out
+
+
 def test_menu_without_a_vault_says_so_at_the_end_of_input(data: Path) -> None:
     done = command(data, stdin="1\n", vault=None)
     assert done.returncode == 1

@@ -42,7 +42,7 @@ pipeline
 filters fusion neighbours
 semantic wording
 search
-session
+session export
 monitor
 integrity
 measure

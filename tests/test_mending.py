@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from fake_engine import FakeEngine, FakeEngines, fake_settings
@@ -18,14 +19,17 @@ from index_state import assert_same, state_of
 from made_vault import write_vault
 
 from vaultvec import pipeline
+from vaultvec.datatypes import NoteFile
 from vaultvec.errors import EngineError, LedgerError, SettingsError
+from vaultvec.export import export
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import export, open_searcher, read_status
+from vaultvec.session import open_searcher, read_status
 from vaultvec.settings import Settings, load_settings
 from vaultvec.store import ChromaStore, _store_error, exists, unfinished, writing_store
+from vaultvec.vault import spread
 from vaultvec.writer_process import WriterProcess
 from vaultvec.writing import Writer, WriterTask
 
@@ -383,3 +387,35 @@ def test_ctrl_c_does_not_wait_for_a_model_that_is_being_loaded(tmp_path: Path) -
         assert process.wait(30) == 130
     assert "interrupted" in said
     assert "Traceback" not in said
+
+
+def test_an_export_is_not_blown_up_by_one_long_text(tmp_path: Path) -> None:
+    vault, settings = put(tmp_path / "vault", a="x" * 4000, b="", c=KOREAN), fake_settings(tmp_path / "data")
+    put(vault, **{f"n{i}": f"{ENGLISH} {i}" for i in range(300)})
+    index(settings, vault)
+    target = tmp_path / "out.npz"
+    n = export(settings, vault, target)
+    with np.load(target) as arrays:
+        assert {name: arrays[name].shape for name in arrays} == {
+            "ids": (n,), "paths": (n,), "texts": (n,), "vectors": (n, 384),
+        }  # fmt: skip
+        assert arrays["vectors"].dtype == np.float32
+        assert any(KOREAN[:9] in text for text in arrays["texts"])
+        assert max(map(len, arrays["texts"])) > 4000
+    assert target.stat().st_size < 2 * n * 384 * 4
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_the_sample_of_notes_is_spread_over_all(tmp_path: Path) -> None:
+    files = [NoteFile(str(i), Path(str(i)), 1, 1, 1) for i in range(399)]
+    picked = [int(file.path) for file in spread(files, 200)]
+    assert len(picked) == len(set(picked)) == 200
+    assert picked[-1] > 390
+    assert spread(files[:3], 200) == files[:3]
+    assert spread([], 200) == []
+    vault, settings = tmp_path / "vault", fake_settings(tmp_path / "data", embedding_model="auto")
+    put(vault, **{f"en{i}": f"{ENGLISH} {i}" for i in range(200)}, **{f"노트{i}": f"{KOREAN} {i}" for i in range(199)})
+    for i in range(199):
+        os.utime(vault / f"노트{i}.md", (1, 1))  # the older half
+    index(settings, vault)
+    assert set(lengths(settings, vault)) == {USE, L6}

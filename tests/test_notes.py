@@ -118,7 +118,7 @@ def test_front_matter(block: str, tags: list[str], aliases: list[str]) -> None:
         ("ok: 1\na: b: c", "not valid YAML (line 3)"),
         ("- a\n- b", "is a list, not a mapping"),
         ("just text", "is a str, not a mapping"),
-        ("date: 2024-99-99", "not valid YAML (ValueError)"),
+        ("date: !!timestamp 2024-99-99", "not valid YAML (ValueError)"),
         ("a: " + "x" * 300_000, "longer than 256 kB"),
         ("[" * 1000, "nests deeper"),
     ],
@@ -240,3 +240,14 @@ def test_read_note(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(VaultError, match="regular file"):
         read_bytes(file)
+
+
+def test_properties_are_taken_as_they_are_written() -> None:
+    parsed = note(
+        "---\ntitle: 1984\ntags: [no, on, 2024]\naliases: [No, 12:30, 1_000, 1.10, null, ~]\n"
+        'related: "[[Tulips]] and [[Garden/Roses#Pruning|roses]]"\nup:\n  - "[[Home]]"\n---\n[[Body]]'
+    )
+    assert parsed.title == "1984"
+    assert parsed.tags == ("no", "on", "2024")
+    assert parsed.aliases == ("No", "12:30", "1_000", "1.10")
+    assert parsed.links == ("Tulips", "Garden/Roses", "Home", "Body")

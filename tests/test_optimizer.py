@@ -234,3 +234,39 @@ def test_the_script_itself_runs_from_its_own_folder(config: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, "EMBEDDING_BATCH_SIZE" in done.stdout) == (0, True), done.stderr
     assert "restore the original settings" in done.stderr
+
+
+def test_leaving_is_a_document_too(config: Path, answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+    answer("0")
+    assert config_optimizer.main(["--json"], config_optimizer.Setup(config)) == 0
+    assert json.loads(capsys.readouterr().out) == {"written": False}
+
+
+def test_a_config_that_cannot_be_read_is_replaced_by_the_original(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = config.read_bytes()
+    config.with_name("config_backup.py").write_bytes(original)
+    config.write_text("BATCH_SIZE = 7\n")
+    read = Path.read_bytes
+    broken = config.resolve()
+
+    def refuse(path: Path) -> bytes:
+        if path.resolve() == broken:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        assert config_optimizer.main(["3", "--yes"], config_optimizer.Setup(config)) == 0
+    assert config.read_bytes() == original
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:114340", "http://localhost:abc", "http://[::1", "http://"])
+def test_an_address_that_is_none_is_refused_and_answers_nothing(url: str) -> None:
+    from vaultvec.config_keys import URL
+    from vaultvec.measure.extras import ollama_answers
+
+    assert not URL.accepts(url)
+    assert not ollama_answers(url)

@@ -379,3 +379,44 @@ def test_a_refreshed_matrix_is_a_fresh_one(index: MadeIndex) -> None:
     assert np.array_equal(new.rows, fresh.rows)
     assert np.array_equal(new.vectors, fresh.vectors)
     assert len(fresh.rows) == len(table.ids)
+
+
+def test_what_is_no_word_is_filtered_before_the_newest_are_taken(tmp_path: Path) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("Old/a.md", "done ✅", "also done ✅", day=1)
+    for number in range(450):
+        made.put(f"New/{number}.md", f"done ✅ {number}", day=2)
+    search = made.searcher()
+    try:
+        assert paths(search, "✅", filters=Filters(folder="Old")) == ["Old/a.md"]
+        assert paths(search, "✅", filters=Filters(folder="Old"), per_note=False) == ["Old/a.md"] * 2
+        for mode in ("hybrid", "semantic", "keyword"):
+            assert len(search.search("done", 430, mode).results) == 430
+    finally:
+        search.close()
+
+
+def test_notes_whose_names_differ_in_case_alone_can_be_named(tmp_path: Path) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("Note.md", "basil wants warmth")
+    made.put("note.md", "roses want sun")
+    search = made.searcher()
+    try:
+        assert search.find_note("note.md").path == "note.md"
+        assert search.find_note("Note.md").path == "Note.md"
+        with pytest.raises(QueryError, match="names 2 notes"):
+            search.find_note("NOTE.md")
+    finally:
+        search.close()
+
+
+def test_relative_links_and_links_in_properties_are_links(tmp_path: Path) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("A/One.md", "the same words stand here", links=["../B/Two.md"])
+    made.put("B/Two.md", "the same words stand here too", links=["C/Three.md"])
+    made.put("B/C/Three.md", "the same words stand here as well")
+    search = made.searcher()
+    try:
+        assert {frozenset((a, b)) for _, a, b in search.links(10, 0.3)} == {frozenset(("A/One.md", "B/C/Three.md"))}
+    finally:
+        search.close()

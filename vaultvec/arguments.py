@@ -15,12 +15,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     vault = "the vault (else VAULTVEC_VAULT, else VAULT_PATH in config.py)"
     parser.add_argument("--vault", metavar="DIR", help=vault)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--vault", metavar="DIR", default=argparse.SUPPRESS, help=vault)  # keeps one said before it
-    shared.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    on_vault = argparse.ArgumentParser(add_help=False)
+    on_vault.add_argument("--vault", metavar="DIR", default=argparse.SUPPRESS, help=vault)  # keeps one said before it
+    with_json = argparse.ArgumentParser(add_help=False, parents=[on_vault])
+    with_json.add_argument("--json", action="store_true", help="one JSON document on stdout")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
+        shared = on_vault if name == "watch" else with_json  # it never ends by itself, so it has no document
         return commands.add_parser(name, help=text, description=text, parents=[shared])
 
     _add_index(add)
@@ -75,6 +77,7 @@ def _add_rest(add: Add) -> None:
     add("status", "what is stored, and how far it is behind the notes")
     add("doctor", "find what is wrong, and say what mends it")
     watch = add("watch", "keep the index up to date until Ctrl-C")
+    watch.set_defaults(json=False)
     watch.add_argument("--debounce", type=float, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
     add("export", "write ids, paths, texts and vectors to a .npz file").add_argument("file", metavar="FILE.npz")
     add("rebuild", "make Chroma and the keyword index anew, without a model")

@@ -15,6 +15,7 @@ from vaultvec.datatypes import NoteFile
 from vaultvec.errors import VaultError
 from vaultvec.ledger import Ledger
 from vaultvec.notes import parse_note, read_bytes
+from vaultvec.vault import spread
 
 SAMPLE_NOTES = 1000  # notes that are looked at, spread over the vault
 LEAST_NOTES = 50  # of those a line must stand in
@@ -74,8 +75,7 @@ def find_boilerplate(files: Sequence[NoteFile]) -> frozenset[str]:
 def _bodies(files: Sequence[NoteFile]) -> Iterator[str]:
     if len(files) < LEAST_NOTES:
         return
-    step = max(1, len(files) // SAMPLE_NOTES)
-    for file in files[::step][:SAMPLE_NOTES]:
+    for file in spread(files, SAMPLE_NOTES):
         try:
             yield parse_note(file.path, read_bytes(file)).body
         except (VaultError, MemoryError, RecursionError, ValueError):

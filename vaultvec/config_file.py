@@ -140,7 +140,7 @@ def write_config(path: Path, data: bytes) -> bool:
     Raises SettingsError when the folder cannot be written; the file is then as it was.
     """
     target = path.resolve()
-    if target.is_file() and target.read_bytes() == data:
+    if _content(target) == data:
         return False
     temporary = ""
     try:
@@ -206,7 +206,7 @@ def list_backups(path: Path) -> list[Backup]:
 def keep(path: Path, data: bytes) -> Path:
     """The backup that holds `data`: one that is there already, else the original, else a dated one."""
     for backup in list_backups(path):
-        if backup.path.read_bytes() == data:
+        if _content(backup.path) == data:
             return backup.path
     place = _original_path(path)
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
@@ -219,6 +219,14 @@ def keep(path: Path, data: bytes) -> Path:
     return place
 
 
+def _content(path: Path) -> bytes | None:
+    """A file's bytes; None where there is none, or it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
 def restore(path: Path, backup: Path | None = None) -> Backup | None:
     """Write a backup (the original when none is named) back, byte for byte; what was there is kept first.
 
@@ -229,7 +237,10 @@ def restore(path: Path, backup: Path | None = None) -> Backup | None:
     if chosen is None:
         found = f"no {_original_path(path).name}" if backup is None else f"no backup {backup.name}"
         raise SettingsError(f"nothing to restore: there is {found} beside {path.name}; choice 2 makes one")
-    data = chosen.path.read_bytes()
-    if path.is_file() and path.read_bytes() != data:
-        keep(path, path.read_bytes())
+    data = _content(chosen.path)
+    if data is None:
+        raise SettingsError(f"{chosen.path} cannot be read; mend its permissions, or choose another backup")
+    present = _content(path)  # one that cannot be read cannot be kept either
+    if present is not None and present != data:
+        keep(path, present)
     return chosen if write_config(path, data) else None

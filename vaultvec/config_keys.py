@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from vaultvec.errors import SettingsError
 
@@ -45,7 +46,13 @@ def _is_folder(value: Any) -> bool:
 
 
 def _is_url(value: Any) -> bool:
-    return type(value) is str and value.startswith(("http://", "https://")) and len(value.split("://", 1)[1]) > 0
+    if type(value) is not str or not value.startswith(("http://", "https://")):
+        return False
+    try:
+        parts = urlsplit(value)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port beyond 65535, a bracket left open
+        return False
 
 
 FLAG = Check("True or False", lambda v: type(v) is bool)

@@ -28,10 +28,14 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+_KEPT = "\n\u200c\u200d"  # joiners of Persian words and of emoji
+_UNSEEN = "\u00ad\u200b"  # a soft hyphen, a space of no width
+
+
 def plain(text: str) -> str:
     """Text from outside with its control characters made visible, so that no escape sequence reaches the terminal."""
     return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs", "Cf") or c == "\u200d" else "�" for c in text
+        c if c in _KEPT or unicodedata.category(c) not in ("Cc", "Cs", "Cf") else "�" for c in text if c not in _UNSEEN
     )
 
 
@@ -177,7 +181,7 @@ def print_results(results: Sequence[SearchResult]) -> None:
         snippet = " ".join(plain(row.text).split())
         out.print(Text(f"   {snippet[:SNIPPET_CHARS]}{'…' if len(snippet) > SNIPPET_CHARS else ''}"))
         if row.explain:
-            out.print(Text("   " + ", ".join(f"{key} {value}" for key, value in row.explain.items()), style="dim"))
+            out.print(Text(f"   {_explained(row)}", style="dim"))
 
 
 def print_rows(results: Sequence[SearchResult], form: str) -> None:
@@ -190,17 +194,25 @@ def print_rows(results: Sequence[SearchResult], form: str) -> None:
         for row in results:
             heading = f" › {plain(row.heading)}" if row.heading else ""
             title = plain(row.title).replace("[", "\\[").replace("]", "\\]")
-            print(f"{row.rank}. [{title}]({row.uri}){heading} ({row.score:.3f})")
+            explained = f" – {_explained(row)}" if row.explain else ""
+            print(f"{row.rank}. [{title}]({row.uri}){heading} ({row.score:.3f}){explained}")
     else:
         print_results(results)
 
 
 def _print_csv(results: Sequence[SearchResult]) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["rank", "score", "path", "title", "heading", "start_line", "tags", "uri", "text"])
+    writer = csv.writer(sys.stdout, lineterminator="\n")  # Windows makes two characters of it by itself
+    explained = any(row.explain for row in results)
+    names = ["rank", "score", "path", "title", "heading", "start_line", "tags", "uri", "text"]
+    writer.writerow([*names, *(["explain"] if explained else [])])
     for row in results:
         cells = [row.path, row.title, row.heading, str(row.start_line), " ".join(row.tags), row.uri, row.text]
+        cells += [_explained(row)] if explained else []
         writer.writerow([row.rank, f"{row.score:.6f}", *map(_cell, cells)])
+
+
+def _explained(row: SearchResult) -> str:
+    return ", ".join(f"{key} {value}" for key, value in row.explain.items())
 
 
 def _cell(text: str) -> str:

@@ -155,7 +155,6 @@ class IndexReport:
     model_busy_share: float = 0.0  # of embed_seconds, how long the model had work
     warnings: list[tuple[str, str]] = field(default_factory=list)  # (path, what was odd about a note)
     verified: str = ""
-    interrupted: bool = False
 
     @property
     def texts_per_second(self) -> float:
@@ -189,5 +188,4 @@ class IndexReport:
             "model_busy_share": round(self.model_busy_share, 4),
             "warnings": [{"path": path, "warning": text} for path, text in self.warnings],
             "verified": self.verified,
-            "interrupted": self.interrupted,
         }

@@ -18,9 +18,20 @@ MAX_NUMBER = 1000  # characters; YAML's base-60 numbers (1:2:3) take quadratic t
 SAFE_CHARS = 500  # a block this short cannot nest deep enough to matter
 MAX_VALUES = 1000  # tags or aliases taken from one note
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_WIKILINK = re.compile(r"\[\[([^\[\]|#]+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMERIC = re.compile(r"[-+]?[0-9][0-9_:]{99}")
 _FENCE = re.compile(r"---[ \t]*")
+
+
+class _AsWritten(_LOADER):  # type: ignore[misc, valid-type]
+    """Scalars stay as they are written, but for null: YAML 1.1 reads `no` as False, 12:30 as 750, 1_000 as 1000."""
+
+
+_KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+_AsWritten.yaml_implicit_resolvers = {
+    first: [row for row in rows if row[0] in _KEPT] for first, rows in _LOADER.yaml_implicit_resolvers.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class FrontMatter:
     title: str = ""
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()  # targets of wikilinks in any property
     warnings: tuple[str, ...] = ()
 
 
@@ -48,7 +60,9 @@ def read_front_matter(lines: list[str]) -> FrontMatter:
         return FrontMatter(end + 1, warnings=(f"front matter {error}; its tags and aliases are ignored",))
     tags: list[str] = []
     aliases: list[str] = []
+    links: list[str] = []
     for key, value in data.items():
+        links += [clean_line(target) for text in _texts(value) for target in _WIKILINK.findall(text)]
         name = str(key).strip().lower() if isinstance(key, str) else ""
         if name in ("tag", "tags"):
             tags += [tag.lstrip("#").strip("/") for text in _texts(value) for tag in re.split(r"[,\s]+", text)]
@@ -56,7 +70,7 @@ def read_front_matter(lines: list[str]) -> FrontMatter:
             aliases += _texts(value) if isinstance(value, list) else _split_commas(value)
     title = data.get("title")
     plain = clean_line(title) if isinstance(title, str) else ""
-    return FrontMatter(end + 1, plain, unique(tags), unique(aliases))
+    return FrontMatter(end + 1, plain, unique(tags), unique(aliases), unique(links))
 
 
 def clean_line(text: str) -> str:
@@ -83,7 +97,7 @@ def _load(block: str) -> dict[Any, Any]:
     try:
         if len(block) > SAFE_CHARS or ("*" in block and "&" in block):
             _check_size(block)
-        data = python_frontmatter.YAMLHandler().load(block, Loader=_LOADER)
+        data = python_frontmatter.YAMLHandler().load(block, Loader=_AsWritten)
     except yaml.MarkedYAMLError as error:
         line = f" (line {error.problem_mark.line + 2})" if error.problem_mark else ""
         raise _Refused(f"is not valid YAML{line}") from None

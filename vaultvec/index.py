@@ -26,6 +26,7 @@ from vaultvec.errors import LedgerError, LockedError, SettingsError, VaultError
 from vaultvec.languages import language_of, readable_by
 from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.settings import Settings
+from vaultvec.vault import spread
 
 SAMPLE_NOTES = 200  # notes read to find the vault's languages
 SAMPLE_BYTES = 4000  # of each
@@ -207,8 +208,7 @@ def _by_language(texts: Iterable[str]) -> tuple[list[str], str, int]:
 
 def sample_texts(files: Sequence[NoteFile]) -> Iterator[str]:
     """The beginnings of notes spread evenly over the vault."""
-    step = max(1, len(files) // SAMPLE_NOTES)
-    for file in files[::step][:SAMPLE_NOTES]:
+    for file in spread(files, SAMPLE_NOTES):
         try:
             with file.absolute.open("rb") as stream:
                 yield stream.read(SAMPLE_BYTES).decode("utf-8", "ignore")

@@ -78,14 +78,17 @@ class KeywordQuery:
     cut: bool = False  # whether there were more than MAX_QUERY_TERMS terms
 
 
-_PART = re.compile(r'(-?)"([^"]+)"|(?:(?<=\s)|^)-(\w[^\s"]*)|([^\s"]+)')
+_PART = re.compile(r'(-?)"([^"]+)"|(?:(?<=\s)|^)-([^\s"-][^\s"]*)|([^\s"]+)')
 
 
-def parse_query(query: str) -> KeywordQuery:
-    """`word word "exact phrase" -without -"not this"`: words are alternatives, phrases are required."""
+def parse_query(query: str, exclude: Sequence[str] = ()) -> KeywordQuery:
+    """`word word "exact phrase" -without -"not this"`: words are alternatives, phrases are required.
+
+    `exclude`: words or phrases that may not match either.
+    """
     words: list[str] = []
     phrases: list[str] = []
-    excluded: list[str] = []
+    excluded = list(exclude)
     for match in _PART.finditer(unicodedata.normalize("NFC", query).translate(_QUOTES)):
         minus, quoted, without, word = match.groups()
         if quoted is not None:

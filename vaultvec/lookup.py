@@ -111,13 +111,13 @@ def keyword_matches(ledger: Ledger, expression: str, limit: int) -> list[tuple[i
     return [(int(row[0]), -float(row[1])) for row in rows]
 
 
-def literal_matches(ledger: Ledger, text: str, limit: int) -> list[int]:
+def literal_matches(ledger: Ledger, text: str) -> list[int]:
     """Chunk ids whose text or title holds these characters as they stand, newest notes first: for what has no words."""
     sql = (
         "SELECT chunks.id FROM chunks JOIN notes ON notes.id = note WHERE instr(text, ?) OR instr(title, ?) "
-        "ORDER BY mtime_ns DESC, chunks.id LIMIT ?"
+        "ORDER BY mtime_ns DESC, chunks.id"
     )
-    return [int(row[0]) for row in ledger.db.execute(sql, (text, text, limit))]
+    return [int(row[0]) for row in ledger.db.execute(sql, (text, text))]
 
 
 @contextmanager

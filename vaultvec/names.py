@@ -19,6 +19,10 @@ def find_note(notes: Collection[NoteRow], name: str) -> NoteRow:
     wanted = folded(name).replace("\\", "/").removeprefix("./")
     if not wanted:
         raise QueryError("the note's name is empty; give its path, title or alias")
+    exact = unicodedata.normalize("NFC", name).strip().replace("\\", "/").removeprefix("./")
+    for note in notes:
+        if note.path == exact:  # of two that differ in case only, this one
+            return note
     for names in (note_paths, note_titles):
         found = [note for note in notes if wanted in names(note)]
         if len(found) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -95,7 +96,8 @@ def _mean_vectors(
 
 
 def linked_pairs(notes: Mapping[int, NoteRow]) -> set[tuple[int, int]]:
-    """(from, to) of every link that names a note by path, file name, title or alias."""
+    """(from, to) of every link that names a note by path (from the vault or from its own folder), file name, title or
+    alias."""
     by_name: dict[str, int] = {}
     for names in (note_titles, note_paths):  # a path names one note, so it has the last word
         for note in notes.values():
@@ -104,6 +106,12 @@ def linked_pairs(notes: Mapping[int, NoteRow]) -> set[tuple[int, int]]:
     return {
         (note.id, by_name[name])
         for note in notes.values()
-        for name in map(folded, note.links)
+        for link in map(folded, note.links)
+        for name in (link, _from_folder(note.path, link))
         if by_name.get(name, note.id) != note.id
     }
+
+
+def _from_folder(path: str, link: str) -> str:
+    """The path that a link relative to its note's folder means."""
+    return posixpath.normpath(f"{folded(path).rpartition('/')[0] or '.'}/{link}")

@@ -15,7 +15,7 @@ from vaultvec.errors import VaultError
 from vaultvec.frontmatter import read_front_matter, unique
 from vaultvec.markdown import plain_text
 
-READER_VERSION = 1  # raise when the same bytes give another Note: the pipeline then reads every note again
+READER_VERSION = 2  # raise when the same bytes give another Note: the pipeline then reads every note again
 MAX_BYTES = 16 << 20
 # Normalising sorts runs of combining marks in quadratic time; UAX #15 (Stream-Safe Text) allows 30.
 _MARK_RUN = re.compile(r"[^\w\s\x00-\x7f]{31,}+")
@@ -75,7 +75,7 @@ def parse_note(path: str, data: bytes) -> Note:
         body_line=head.lines + 1,
         tags=unique([*head.tags, *tags]),
         aliases=head.aliases,
-        links=unique(links),
+        links=unique([*head.links, *links]),
         warnings=(*warnings, *head.warnings),
     )
 

@@ -29,7 +29,7 @@ from vaultvec.neighbours import nearest_notes, unlinked_pairs
 from vaultvec.semantic import ModelSlot, SemanticIndex
 from vaultvec.wording import WordIndex
 
-CANDIDATES = 400  # chunks of each half that enter the fusion
+CANDIDATES = 400  # chunks of each half that enter the fusion; more for those who ask for hundreds of results
 MODES = ("hybrid", "semantic", "keyword")
 SPARE = 10  # results fetched beyond those asked for: a writer may have replaced some
 SCRIPT_CHARS = 200  # of a chunk, which tell its script
@@ -75,13 +75,14 @@ class Searcher:
 
     def search(
         self, query: str, k: int = 10, mode: str = "hybrid", filters: Filters | None = None,
-        *, per_note: bool = True, explain: bool = False,
+        *, exclude: Sequence[str] = (), per_note: bool = True, explain: bool = False,
     ) -> Answer:  # fmt: skip
         """The `k` best notes (or chunks, with `per_note=False`), best first; scores are 0 to 1, see fusion.py.
 
-        Raises QueryError for an empty query, an unknown mode, or a filter that no note passes.
+        None of the words or phrases to `exclude` stands in a result. Raises QueryError for an empty query, an unknown mode,
+        or a filter that no note passes.
         """
-        parsed = _checked(query, k, mode)
+        parsed = _checked(query, k, mode, exclude)
         filters = filters or Filters()
         remarks: list[str] = []
         if parsed.cut:
@@ -92,8 +93,9 @@ class Searcher:
             self._refresh()
             usable = self._usable(parsed, filters)
             if not parsed.terms:
-                return Answer(self._literal(parsed, usable, k, remarks), tuple(remarks))
-            models, keyword, candidates = self._halves(parsed, language, vectors, usable, mode != "semantic")
+                return Answer(self._literal(parsed, usable, k, per_note, remarks), tuple(remarks))
+            most = max(CANDIDATES, 2 * (k + SPARE))  # several chunks can be of one note
+            models, keyword, candidates = self._halves(parsed, language, vectors, usable, mode != "semantic", most)
             if keyword:
                 remarks += [
                     f"{word!r} stands only in lines that a tenth of the notes share; those are not indexed"
@@ -134,14 +136,16 @@ class Searcher:
         return np.logical_and.reduce(masks) if masks else None
 
     def _literal(
-        self, query: KeywordQuery, usable: NDArray[np.bool_] | None, k: int, remarks: list[str]
+        self, query: KeywordQuery, usable: NDArray[np.bool_] | None, k: int, per_note: bool, remarks: list[str]
     ) -> list[SearchResult]:
         """A query without a word, emoji say: the notes that hold it as it stands, newest first."""
         remarks.append("the query has no word in it; it was looked for as it stands")
-        rows = self.words.literal(query.text.strip(), CANDIDATES)
+        rows = self.words.literal(query.text.strip())
         rows = rows if usable is None else rows[usable[rows]]
-        _, first = np.unique(self._table.notes[rows], return_index=True)
-        return self._shown([(1.0, int(row), {}) for row in rows[np.sort(first)][: k + SPARE]], k)
+        if per_note:
+            _, first = np.unique(self._table.notes[rows], return_index=True)
+            rows = rows[np.sort(first)]
+        return self._shown([(1.0, int(row), {}) for row in rows[: k + SPARE]], k)
 
     def _embed(
         self, query: KeywordQuery, language: str, mode: str, remarks: list[str]
@@ -164,12 +168,13 @@ class Searcher:
         vectors: Sequence[tuple[ModelSlot, Vectors]],
         usable: NDArray[np.bool_] | None,
         with_words: bool,
+        most: int,
     ) -> tuple[list[Half], Half | None, Candidates]:
-        """The best rows of every half, and what each half says of all of them."""
-        found = [self.semantic.nearest(slot, vector, usable, CANDIDATES) for slot, vector in vectors]
+        """The `most` best rows of every half, and what each half says of all of them."""
+        found = [self.semantic.nearest(slot, vector, usable, most) for slot, vector in vectors]
         word_rows, shares = np.empty(0, np.int64), np.empty(0, np.float32)
         if with_words:
-            word_rows, shares = self.words.shares(query, usable, CANDIDATES)
+            word_rows, shares = self.words.shares(query, usable, most)
         rows = np.unique(np.concatenate([word_rows, *(near.rows for near in found)]))
         models: list[Half] = []
         for (slot, _), near in zip(vectors, found, strict=True):
@@ -267,14 +272,17 @@ class Searcher:
         return [(score, notes[a].path, notes[b].path) for score, a, b in pairs]
 
 
-def _checked(query: str, k: int, mode: str) -> KeywordQuery:
+def _checked(query: str, k: int, mode: str, exclude: Sequence[str]) -> KeywordQuery:
     if mode not in MODES:
         raise QueryError(f"mode {mode!r} is unknown; use one of {', '.join(MODES)}")
     if k < 1:
         raise QueryError(f"-k is {k}, expected at least 1")
     # Lone surrogates (bytes of an argument that are no text) can neither be stored nor embedded.
     text = unicodedata.normalize("NFC", query.encode("utf-8", "replace").decode()).replace("\x00", " ")
-    parsed = parse_query(text)
+    for word in exclude:
+        if not parse_query("", [word]).excluded:
+            raise QueryError(f"--exclude {word!r} has no word in it; name a word or a phrase")
+    parsed = parse_query(text, exclude)
     if parsed.excluded and not parsed.text.strip():
         raise QueryError("the query only excludes words; say also what to find")
     if not parsed.text.strip():

@@ -15,7 +15,6 @@ from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerDamaged, LedgerError, VaultError
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger, StoredNote
-from vaultvec.lookup import export_rows
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.notes import digest, read_bytes
 from vaultvec.search import Searcher
@@ -246,25 +245,3 @@ def _put_aside(folder: Path, damage: str, notify: Notify) -> None:
         raise LedgerError(f"{folder} cannot be written ({error.strerror}); mend its permissions") from error
     discard(folder / "chroma")
     notify(f"a ledger could not be used ({damage}); it lies aside as {target}")
-
-
-def export(settings: Settings, vault: Path, target: Path) -> int:
-    """Write `ids`, `paths`, `texts`, `vectors` float32 (n, dim) to a .npz file. Returns n. Raises LedgerError."""
-    import numpy as np
-
-    folder = current_index(settings, vault)
-    with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
-        models = ledger.models()
-        if not models:
-            raise LedgerError(f"the index of {vault} holds nothing yet; run: python main.py index")
-        number, _, _, dim = models[0]
-        ids, paths, texts, vectors = export_rows(ledger, number, dim)
-    temporary = target.with_name(target.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, ids=np.array(ids), paths=np.array(paths), texts=np.array(texts), vectors=vectors)
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise LedgerError(f"{target} cannot be written ({error.strerror}); choose another file") from error
-    return len(ids)

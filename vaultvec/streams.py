@@ -6,8 +6,8 @@ import io
 import sys
 
 
-def write_utf8() -> None:
-    """Make pipes and files UTF-8, and let no character stop a terminal. Call it once, before anything is written."""
+def use_utf8() -> None:
+    """Make pipes and files UTF-8, and let no character stop a terminal. Call it once, before anything is written or read."""
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower().replace("-", "") == "utf8":
             continue
@@ -15,3 +15,5 @@ def write_utf8() -> None:
             stream.reconfigure(errors="replace")
         else:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # half a letter, or another encoding: an odd answer, no traceback

@@ -145,6 +145,12 @@ def walk(vault: Path, exclusions: Exclusions) -> WalkResult:
     return WalkResult(files, sorted(unreadable), sorted(warnings))
 
 
+def spread(files: Sequence[NoteFile], most: int) -> list[NoteFile]:
+    """At most so many of the files, evenly over all of them."""
+    n = min(most, len(files))
+    return [files[i * len(files) // n] for i in range(n)]
+
+
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     """Entries of a folder whose name does not begin with a dot."""
     with os.scandir(folder) as entries:

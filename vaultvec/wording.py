@@ -102,9 +102,9 @@ class WordIndex:
         """Which rows an FTS5 expression matches."""
         return np.isin(self._table.ids, matching_chunks(self._ledger, expression))
 
-    def literal(self, text: str, k: int) -> Ids:
+    def literal(self, text: str) -> Ids:
         """The rows that hold these characters as they stand, newest notes first."""
-        rows, found = self._table.positions(np.array(literal_matches(self._ledger, text, k), np.int64))
+        rows, found = self._table.positions(np.array(literal_matches(self._ledger, text), np.int64))
         return rows[found]
 
     def left_out(self, terms: Sequence[str]) -> list[str]:

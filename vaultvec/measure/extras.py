@@ -134,13 +134,13 @@ def try_ollama(trying: Trying) -> Extra:
 
 def ollama_answers(url: str) -> bool:
     """Whether something listens there. Only this machine is asked: nothing goes out unless ENGINE says so."""
-    parts = urlsplit(url)
-    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        return False
     try:
+        parts = urlsplit(url)
+        if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            return False
         with socket.create_connection((parts.hostname, parts.port or 80), timeout=0.3):
             return True
-    except OSError:
+    except (OSError, ValueError):  # ValueError: an address that is none
         return False
 
 
