@@ -328,7 +328,10 @@ def guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         console.say(INTERRUPTED)
         return 130
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            console.complain(f"the system refused something ({error}); run: python main.py doctor")
+            return 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

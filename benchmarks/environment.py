@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from vaultvec.monitor import usable_cpus
+from vaultvec.cores import usable_cores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
         "commit": commit(),
         "changed_files": len(_git("status", "--porcelain", "--untracked-files=no").splitlines()),
         "cpu": processor,
-        "cores": usable_cpus(),
+        "cores": usable_cores(),
         "flags": [flag for flag in FLAGS if flag in flags],
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "load_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

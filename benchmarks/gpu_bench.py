@@ -1,6 +1,7 @@
 """One GPU (or CPU), one model, the same texts: sentence-transformers, the guide's fast function, and ours, in turn.
 
     python benchmarks/gpu_bench.py --make-texts VAULT texts.json.gz                  # one text a JSON line
+    python benchmarks/gpu_bench.py --make-model FOLDER                               # fp16 weights, to be carried
     python benchmarks/gpu_bench.py --model FOLDER --texts texts.json.gz --out result.json
     python benchmarks/gpu_bench.py --texts texts.json.gz --device cpu --quick        # does it run? numbers mean nothing
 
@@ -22,6 +23,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,27 +33,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are in a folder; nobody is asked for newer ones
 
 from benchmarks.gpu_details import ceiling, fp32_check, memory_check, operations, stages, sweep
+from benchmarks.gpu_model import expand_weights, halve_weights
 from benchmarks.gpu_texts import make_texts, read_texts, say
 from benchmarks.gpu_ways import FULL, QUICK, Bench, Way
+from vaultvec.cores import usable_cores
 from vaultvec.models import L6, resolve, weights_path
 
 TIME_FOR_DETAILS = 180  # seconds kept for what follows the rounds
 TOKENS_A_CHUNK = 184  # the aim is 20,000 chunks of so many tokens a second
 
 
-def environment(device: str, folder: Path, texts: Path) -> dict[str, Any]:
+def environment(device: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on."""
     import torch
 
     found: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": output_of("git", "rev-parse", "--short", "HEAD"),
+        "commit": options.commit or output_of("git", "rev-parse", "--short", "HEAD"),
         "python": platform.python_version(),
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "device": device,
         "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        "texts": texts.name,
+        "weights": "fp16, expanded" if options.expanded else "as they are",
+        "texts": options.texts.name,
         **{name: version(name) for name in ("torch", "sentence-transformers", "transformers", "tokenizers", "numpy")},
     }
     if device == "cuda":
@@ -69,40 +74,62 @@ def output_of(*command: str) -> str | None:
         return None
 
 
-def measure(bench: Bench) -> dict[str, Any]:
-    """Warm-up, rounds in turn, then where the time goes, token budgets and checks."""
+def measure(bench: Bench, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Warm-up, rounds in turn, then where the time goes, token budgets and checks. `keep` gets all that is known after each
+    step: a run that is cut off loses one."""
+    failures = bench.failures
+    result: dict[str, Any] = {
+        "mean_tokens": round(float(bench.lengths.mean()), 1),
+        "tokenising_processes": bench.workers,
+        "failures": failures,
+    }
     most = ceiling(bench)
     say(f"ceiling: {', '.join(f'{name} {tflops:.2f} TFLOP/s' for name, tflops in most.items())}")
-    failures: dict[str, str] = {}
-    ways = [way for way in bench.ways() if attempt(failures, way.label, lambda w=way: warm_up(w))]
+    result["ceiling_tflops"] = {name: round(tflops, 3) for name, tflops in most.items()}
+    ways = [way for way in bench.ways() if attempt(bench, way.label, partial(warm_up, way))]
+    ours = next((way for way in ways if way.key == "ours"), None)
+    result["attention"] = ours.engine._encoder.attend.__name__ if ours else None
     for number in range(bench.sizes.rounds):
         if number > 1 and bench.seconds_left() < TIME_FOR_DETAILS:
             say("out of time: fewer rounds")
             break
         for way in ways if number % 2 == 0 else ways[::-1]:
-            bench.time(way)
-            say(f"round {number + 1}: {way.count / way.seconds[-1]:>10,.1f} texts/s  {way.label}")
-    truth = next((way.vectors for way in ways if way.key == "usual"), None)
-    if truth is None:
-        raise SystemExit(f"sentence-transformers does not run here: {failures}")
-    rows = [bench.row(way, truth, most) for way in ways]
-    attend = next((way.engine._encoder.attend.__name__ for way in ways if way.key == "ours"), None)
-    return {
-        "mean_tokens": round(float(bench.lengths.mean()), 1),
-        "tokenising_processes": bench.workers,
-        "attention": attend,
-        "ceiling_tflops": {name: round(tflops, 3) for name, tflops in most.items()},
-        "rows": rows,
-        "aims": aims(rows),
-        "stages_seconds": attempt(failures, "stages", lambda: stages(bench)),
-        "operations": attempt(failures, "operations", lambda: operations(bench)),
-        "checks": {
-            "fp32": attempt(failures, "fp32 check", lambda: fp32_check(bench, truth)),
-            "out_of_memory": attempt(failures, "memory check", lambda: memory_check(bench, truth)),
-        },
-        "sweep": attempt(failures, "sweep", lambda: sweep(bench)),
-        "failures": failures,
+            if bench.lost(way.engine):
+                failures[way.label] = f"went on with {way.engine.device}"
+            elif attempt(bench, way.label, partial(timed, bench, way)):
+                say(f"round {number + 1}: {way.count / way.seconds[-1]:>10,.1f} texts/s  {way.label}")
+        result |= compared(bench, ways, most)
+        keep(result)
+    truth = next((way.vectors for way in ways if way.key == "usual" and way.seconds), None)
+    details: dict[str, Callable[[], Any]] = {
+        "stages_seconds": lambda: stages(bench),
+        "operations": lambda: operations(bench),
     }
+    if truth is not None:
+        details["fp32"] = lambda: fp32_check(bench, truth)
+    details["sweep"] = lambda: sweep(bench)
+    if truth is not None:
+        details["out_of_memory"] = lambda: memory_check(bench, truth)  # last: it may cost the GPU its good order
+    for name, work in details.items():
+        result[name] = attempt(bench, name, work)
+        keep(result)
+    return result
+
+
+def compared(bench: Bench, ways: list[Way], most: dict[str, float]) -> dict[str, Any]:
+    """The rows so far, against sentence-transformers' vectors."""
+    done = [way for way in ways if way.seconds]
+    truth = next((way.vectors for way in done if way.key == "usual"), None)
+    if truth is None:
+        return {"rows": [], "aims": {}}
+    rows = [bench.row(way, truth, most) for way in done]
+    return {"rows": rows, "aims": aims(rows)}
+
+
+def timed(bench: Bench, way: Way) -> bool:
+    """One round."""
+    bench.time(way)
+    return True
 
 
 def warm_up(way: Way) -> bool:
@@ -112,20 +139,27 @@ def warm_up(way: Way) -> bool:
     return True
 
 
-def attempt(failures: dict[str, str], name: str, work: Callable[[], Any]) -> Any:
+def attempt(bench: Bench, name: str, work: Callable[[], Any]) -> Any:
     """What `work` gives, or None and a line in `failures`: what else was measured must not be lost."""
+    if bench.seconds_left() < 0:
+        bench.failures[name] = "left out: no time"
+        return None
     try:
         return work()
     except Exception as error:  # whatever it is, it is told
-        failures[name] = f"{type(error).__name__}: {error}"[:300]
-        say(f"{name} failed: {failures[name]}")
+        bench.failures[name] = f"{type(error).__name__}: {error}"[:300]
+        say(f"{name} failed: {bench.failures[name]}")
         return None
 
 
 def aims(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How many times as fast as each other way ours is from text to vector, and chunks of the aimed length a second."""
     speeds = {row["key"]: row["texts_per_second"] for row in rows}
-    ours = [row for row in rows if row["key"] in ("ours", "ours_compiled", "ours_threads")]
+    ours = [
+        row
+        for row in rows
+        if row["key"] in ("ours", "ours_threads") or (row["key"] == "ours_compiled" and row["compiled"])
+    ]
     if not ours:
         return {}
     best = max(ours, key=lambda row: row["texts_per_second"])
@@ -168,31 +202,45 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the result is written as JSON")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="under 100 texts, to see that it runs")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="tokenising processes")
+    parser.add_argument("--workers", type=int, default=max(1, usable_cores() - 2), help="tokenising processes")
+    parser.add_argument("--commit", help="of the code, where there is no git to ask")
     parser.add_argument("--minutes", type=float, default=8, help="after which nothing new is begun")
     parser.add_argument("--make-texts", nargs=2, type=Path, metavar=("VAULT", "OUT"))
+    parser.add_argument(
+        "--make-model", type=Path, metavar="OUT", help="write the model with fp16 weights, half the size"
+    )
     options = parser.parse_args()
     if options.make_texts:
         say(f"{make_texts(*options.make_texts)} texts written")
         return 0
+    folder = options.model or weights_path(resolve(L6)).parent
+    if options.make_model:
+        halve_weights(folder, options.make_model)
+        say(f"{options.make_model} written")
+        return 0
     if options.texts is None:
         parser.error("--texts is missing; make some with --make-texts VAULT OUT")
-    folder = options.model or weights_path(resolve(L6)).parent
+    expanded = expand_weights(folder)
+    options.expanded, folder = expanded is not None, expanded or folder
     sizes = QUICK if options.quick else FULL
     bench = Bench(
         folder, read_texts(options.texts), options.device, sizes, workers=options.workers, minutes=options.minutes
     )
+    head = {"environment": environment(options.device, folder, options), "sizes": asdict(sizes)}
+
+    def keep(result: dict[str, Any]) -> None:
+        if options.out:
+            text = json.dumps(head | result, indent=1, ensure_ascii=False) + "\n"
+            options.out.write_text(text, encoding="utf-8")
+
     try:
-        result = {"environment": environment(options.device, folder, options.texts), "sizes": asdict(sizes)}
-        result |= measure(bench)
+        result = head | measure(bench, keep)
     finally:
         bench.gpu.close()
-        bench.pool.shutdown()
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        bench.pool.shutdown(cancel_futures=True)
     print(table(result))
-    for name in ("aims", "stages_seconds", "operations", "checks", "failures"):
-        print(f"{name}: {json.dumps(result[name])}")
+    for name in ("aims", "stages_seconds", "operations", "fp32", "out_of_memory", "failures"):
+        print(f"{name}: {json.dumps(result.get(name))}")
     return 0
 
 

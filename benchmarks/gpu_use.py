@@ -18,7 +18,7 @@ class GpuUse(threading.Thread):
     def __init__(self, device: str) -> None:
         super().__init__(daemon=True)
         self.seen: list[tuple[float, float]] = []  # (time, per cent)
-        self._stop = threading.Event()
+        self._closing = threading.Event()
         self._process: subprocess.Popen[str] | None = None
         self._read = _nvml_reader() if device == "cuda" else None
         if device == "cuda" and self._read is None:
@@ -37,7 +37,7 @@ class GpuUse(threading.Thread):
                     self.seen.append((time.perf_counter(), float(line)))
             return
         assert self._read is not None
-        while not self._stop.wait(INTERVAL):
+        while not self._closing.wait(INTERVAL):
             self.seen.append((time.perf_counter(), self._read()))
 
     def between(self, began: float, ended: float) -> list[float]:
@@ -46,7 +46,7 @@ class GpuUse(threading.Thread):
 
     def close(self) -> None:
         """Stop reading."""
-        self._stop.set()
+        self._closing.set()
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

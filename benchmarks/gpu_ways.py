@@ -69,7 +69,7 @@ class Bench:
         import torch
 
         self._deadline = time.perf_counter() + 60 * minutes
-
+        self.failures: dict[str, str] = {}
         self.torch: Any = torch
         self.device, self.sizes = device, sizes
         self.spec = read_spec(folder)
@@ -159,22 +159,46 @@ class Bench:
             )  # fmt: skip
         return [*found, *self.our_ways()]
 
+    def opened(self, key: str, **options: Any) -> Any:
+        """An engine on the bench's device, None and a line in `failures` where there is none: the rest is still measured."""
+        try:
+            engine = self.engine(**options)
+        except Exception as error:  # whatever it is, it is told
+            self.failures[key] = f"{type(error).__name__}: {error}"[:300]
+            return None
+        if self.lost(engine):
+            self.failures[key] = f"went on with {engine.device}"
+            return None
+        return engine
+
+    def lost(self, engine: Any) -> bool:
+        """Whether ours has left the device that is measured: on a CPU its texts would take hours."""
+        return engine is not None and engine.device != self.device
+
     def our_ways(self) -> list[Way]:
         """Ours: from texts by way of processes or of threads, padded, compiled, and from ready token ids."""
+        found: list[Way] = []
+        ours = self.opened("ours")
+        padded = self.opened("padded", packed=False)
+        compiled = self.opened("ours_compiled", compiled=True)
         count = self.sizes.ours
-        ours, compiled, padded = self.engine(), self.engine(compiled=True), self.engine(packed=False)
-        return [
-            Way("padded", f"ours, padded, {padded.precision}", count,
-                lambda n: embed(padded, self.tokenised(n), n), engine=padded),
-            Way("ours", f"ours, packed, {ours.precision}", count,
-                lambda n: embed(ours, self.tokenised(n), n), engine=ours),
-            Way("ours_compiled", f"ours, packed, compiled, {compiled.precision}", count,
-                lambda n: embed(compiled, self.tokenised(n), n), engine=compiled),
-            Way("ours_threads", f"ours, packed, {ours.precision}, one process: embed_documents", count,
-                lambda n: ours.embed_documents(self.texts[:n]), engine=ours),
-            Way("ours_ids", f"ours, packed, {ours.precision}, token ids ready", count,
-                lambda n: embed(ours, self.ids[:n], n), engine=ours),
-        ]  # fmt: skip
+        if padded:
+            found.append(Way("padded", f"ours, padded, {padded.precision}", count,
+                             lambda n: embed(padded, self.tokenised(n), n), engine=padded))  # fmt: skip
+        if ours:
+            found.append(Way("ours", f"ours, packed, {ours.precision}", count,
+                             lambda n: embed(ours, self.tokenised(n), n), engine=ours))  # fmt: skip
+        if compiled:
+            found.append(Way("ours_compiled", f"ours, packed, compiled, {compiled.precision}", count,
+                             lambda n: embed(compiled, self.tokenised(n), n), engine=compiled))  # fmt: skip
+        if ours:
+            found += [
+                Way("ours_threads", f"ours, packed, {ours.precision}, one process: embed_documents", count,
+                    lambda n: ours.embed_documents(self.texts[:n]), engine=ours),
+                Way("ours_ids", f"ours, packed, {ours.precision}, token ids ready", count,
+                    lambda n: embed(ours, self.ids[:n], n), engine=ours),
+            ]  # fmt: skip
+        return found
 
     def row(self, way: Way, truth: Vectors, ceiling: dict[str, float]) -> dict[str, Any]:
         """What one way came to."""
@@ -184,6 +208,7 @@ class Bench:
         row: dict[str, Any] = {
             "key": way.key, "label": way.label, "texts": way.count,
             "device": way.engine.device if way.engine else self.device,  # ours goes on with the CPU when a GPU fails
+            "compiled": bool(way.engine) and bool(way.engine._encoder.compiled),  # it goes on without where that fails
             "texts_per_second": round(way.count / seconds, 1), "tokens_per_second": round(tokens / seconds),
             "spread": round((max(way.seconds) - min(way.seconds)) / 2 / seconds, 3),
             "model_busy_percent": round(100 * way.busy / sum(way.seconds), 1) if way.engine else None,
@@ -199,9 +224,12 @@ class Bench:
 
 
 def embed(engine: Any, items: Iterable[Encoded], count: int) -> Vectors:
-    """Encoded texts through ours, rows in order."""
+    """Encoded texts through ours, rows in order. Raises RuntimeError when it leaves its device: a CPU would take hours."""
     out = np.zeros((count, engine.dim), dtype=np.float32)
+    device = engine.device
     for result in engine.embed_batches(engine.plan(items)):
+        if engine.device != device:
+            raise RuntimeError(f"it went on with {engine.device}")
         out[[item.index for item in result.batch.items]] = result.vectors
     return out
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
 
-from benchmarks.gpu_bench import aims, attempt, table
+from benchmarks.gpu_bench import aims, attempt, measure, table
+from benchmarks.gpu_model import expand_weights, halve_weights
 from benchmarks.gpu_texts import make_texts, read_texts
-from benchmarks.gpu_ways import cosines
+from benchmarks.gpu_ways import QUICK, Bench, Way, cosines, embed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,15 +62,75 @@ def test_the_aims_count_the_best_way_from_text_to_vector() -> None:
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    failures: dict[str, str] = {}
+    bench: Any = SimpleNamespace(failures={}, seconds_left=lambda: left[0])
+    left = [10.0]
 
     def broken() -> None:
         raise RuntimeError("no kernel image")
 
-    assert attempt(failures, "sweep", broken) is None
-    assert attempt(failures, "stages", lambda: 3) == 3
-    assert failures == {"sweep": "RuntimeError: no kernel image"}
+    assert attempt(bench, "sweep", broken) is None
+    assert attempt(bench, "stages", lambda: 3) == 3
+    left[0] = -1.0
+    assert attempt(bench, "late", lambda: 3) is None
+    assert bench.failures == {"sweep": "RuntimeError: no kernel image", "late": "left out: no time"}
     assert capsys.readouterr().err == "sweep failed: RuntimeError: no kernel image\n"
+
+
+def test_ours_that_leaves_its_device_is_not_measured_on() -> None:
+    class Moving:
+        device, dim = "cuda", 2
+
+        def plan(self, items: list[int]) -> list[int]:
+            return items
+
+        def embed_batches(self, batches: list[int]) -> Iterator[Any]:
+            for number in batches:
+                self.device = "cuda" if number == 0 else "cpu"
+                items = (SimpleNamespace(index=number),)
+                yield SimpleNamespace(batch=SimpleNamespace(items=items), vectors=np.ones((1, 2), np.float32))
+
+    with pytest.raises(RuntimeError, match="went on with cpu"):
+        embed(Moving(), [0, 1, 2], 3)  # type: ignore[list-item]
+
+
+def test_every_round_is_kept_and_a_way_that_fails_costs_only_itself() -> None:
+    kept: list[dict[str, Any]] = []
+    ways = [
+        Way("usual", "usual", 2, lambda n: np.eye(2, dtype=np.float32)[:n]),
+        Way("guide_fp32", "guide", 2, lambda n: np.ones((n, 3), np.float32) if n == 2 else 1 / 0),
+    ]
+
+    class Stub(Bench):
+        def __init__(self) -> None:
+            self.failures, self.sizes, self.device, self.workers = {}, QUICK, "cpu", 1
+            self.lengths, self.shapes, self.gpu = np.array([3, 4]), None, SimpleNamespace(between=lambda *_: [])
+            self._deadline, self.torch = time.perf_counter() + 1000, torch
+
+        def ways(self) -> list[Way]:
+            return ways
+
+    measure(Stub(), lambda result: kept.append(json.loads(json.dumps(result))))
+    assert [row["key"] for row in kept[0]["rows"]] == ["usual"]
+    assert kept[-1]["failures"]["guide"].startswith("ZeroDivisionError")
+    assert {"stages_seconds", "operations", "fp32", "sweep", "out_of_memory"} <= set(kept[-1])
+
+
+def test_weights_travel_in_half_the_size_and_are_whole_again_where_they_are_measured(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weights = {"a": np.array([[0.5, -0.25]], np.float32), "ids": np.arange(3)}
+    save_file(weights, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"torch_dtype": "float32"}')
+    assert expand_weights(folder) is None
+    halve_weights(folder, tmp_path / "half")
+    half = load_file(tmp_path / "half" / "model.safetensors")
+    assert (half["a"].dtype, half["ids"].dtype) == (np.float16, np.int64)
+    whole = expand_weights(tmp_path / "half")
+    assert whole is not None
+    found = load_file(whole / "model.safetensors")
+    assert found["a"].dtype == np.float32
+    assert found["a"].tolist() == weights["a"].tolist()
+    assert json.loads((whole / "config.json").read_text()) == {"torch_dtype": "float32"}
 
 
 def test_texts_of_a_vault_come_back_in_one_order(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ import pytest
 from tiny_model import HIDDEN, LIMIT, TEXTS, write_tiny_bert
 
 from vaultvec.datatypes import Vectors
-from vaultvec.engines import create_engine, openvino_precision, prepare, resolve_model
+from vaultvec.engines import create_engine, openvino_precision, openvino_runtime, prepare, resolve_model
 from vaultvec.engines.convert import write_model
 from vaultvec.engines.openvino_engine import OpenVinoEngine
 from vaultvec.engines.openvino_precision import choose_precision
-from vaultvec.engines.openvino_runtime import capabilities
+from vaultvec.engines.openvino_runtime import capabilities, check_key
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, build_once, prepare_facts, prepare_graph
 from vaultvec.engines.reference import load_reference
@@ -139,6 +139,36 @@ def test_facts_first_and_the_graph_later_give_the_same(tiny_bert: Path, tmp_path
     assert prepare_graph(resolve(str(tiny_bert)), tmp_path) == facts
     assert sorted(path.name for path in facts.folder.iterdir()) == ["openvino", "prepared.json", "tokenizer.json"]
     assert sorted(path.name for path in facts.graph.parent.iterdir()) == ["checks.json", "model.bin", "model.xml"]
+
+
+def test_a_changed_pooling_is_another_model(tmp_path: Path) -> None:
+    folder = write_tiny_bert(tmp_path / "tiny")
+    before = resolve_model(resolve(str(folder)), tmp_path / "models")
+    config = folder / "1_Pooling" / "config.json"
+    text = config.read_text(encoding="utf-8")
+    facts = json.loads(text)
+    if "pooling_mode" in facts:
+        facts["pooling_mode"] = "cls"
+    else:
+        facts |= {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    config.write_text(json.dumps(facts), encoding="utf-8")
+    after = resolve_model(resolve(str(folder)), tmp_path / "models")
+    assert (before.pooling, after.pooling) == ("mean", "cls")
+    assert before.fingerprint("full") != after.fingerprint("full")
+
+
+def test_a_disk_that_is_full_while_a_model_is_prepared_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny_bert(tmp_path / "tiny")
+
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino_runtime.openvino(), "save_model", full)
+    with pytest.raises(ModelError, match=r"cannot take the prepared model .*make room"):
+        prepare_graph(resolve(str(folder)), tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_changed_weights_are_another_model(tmp_path: Path) -> None:
@@ -271,13 +301,18 @@ def test_a_native_half_is_checked_once_and_taken(tiny: Prepared, monkeypatch: py
     assert choose_precision("auto", tiny, lines.append) == "bf16"
     assert lines == ["checking bf16 against fp32, once"]
     checks = json.loads((tiny.graph.parent / "checks.json").read_text(encoding="utf-8"))
-    assert 0.999 <= checks["bf16"] <= 1.00001
+    (key,) = checks
+    assert key.startswith("bf16, ")  # the processor and OpenVINO's version follow
+    assert 0.999 <= checks[key] <= 1.00001
 
 
 def test_a_native_half_that_changes_vectors_is_not_taken(tiny: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32", "fp16"}))
-    (tiny.graph.parent / "checks.json").write_text('{"fp16": 0.99}', encoding="utf-8")
+    path = tiny.graph.parent / "checks.json"
+    path.write_text(json.dumps({check_key("fp16"): 0.99}), encoding="utf-8")
     assert choose_precision("auto", tiny, print) == "fp32"
+    path.write_text(json.dumps({"fp16, another processor, OpenVINO 1": 0.99}), encoding="utf-8")
+    assert choose_precision("auto", tiny, print) == "fp16"
 
 
 @pytest.mark.parametrize("wanted", ["bf16", "fp16"])

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import traceback
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from vaultvec.engines.ollama_engine import OllamaEngine
 from vaultvec.engines.openai_engine import OpenAIEngine
 from vaultvec.engines.served_revision import revision_of
 from vaultvec.engines.server_address import parse_address
-from vaultvec.engines.server_engine import CHARACTER_BUDGET, Patience, ServerEngine, pack
+from vaultvec.engines.server_engine import CHARACTER_BUDGET, Patience, ServerEngine, pack, refusal
 from vaultvec.engines.server_models import base_name, with_prefixes
 from vaultvec.engines.server_tokenizer import ServerTokenizer
 from vaultvec.errors import EngineError, ModelError, SettingsError
@@ -539,3 +541,30 @@ def test_tokenizer_estimates() -> None:
         assert text.startswith(cut)
         assert 12 <= tokenizer.count(cut) <= 18
     assert tokenizer.cut("short", 20) == "short"
+
+
+def test_a_rate_limit_that_speaks_of_tokens_neither_cuts_a_text_nor_fails_it() -> None:
+    said = "Rate limit reached on tokens per min (TPM): Limit 1000000, Used 999000. Please try again in 60ms."
+    asked: list[str] = []
+
+    class Limited(ServerEngine):
+        name, setting, streams = "openai", "OPENAI_URL", 1
+
+        def _read_facts(self) -> None:
+            self.model = replace(self.model, dim=4, max_tokens=512)
+
+        def _ask(self, texts: Sequence[str], timeout: float) -> Any:
+            del timeout
+            if sum(map(len, texts)) > 150:
+                raise refusal(429, said)
+            asked.extend(texts)
+            return [[len(text), 1, 2, 3] for text in texts]
+
+    address = parse_address("http://127.0.0.1:1", "OPENAI_URL")
+    engine = Limited(
+        ModelSpec("m", "server"), address, window=2000, max_texts=32, patience=Patience(backoff=0.001), notify=print
+    ).connected()
+    texts = ["word " * 50 for _ in range(4)]
+    with pytest.raises(EngineError, match=r"takes no more just now .*repeat the command later"):
+        engine.embed_documents(texts)
+    assert all(len(text) < 100 for text in asked)  # the probe alone

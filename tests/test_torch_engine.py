@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch._dynamo
 from tiny_model import HIDDEN, LIMIT, write_tiny_bert
 
 from vaultvec.datatypes import Batch, Encoded, TokenIds
+from vaultvec.engines import torch_packed
 from vaultvec.engines.reference import load_reference
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.engines.torch_attention import Layout, agrees, attend_grouped, attend_jagged, attend_varlen, cut_groups
@@ -342,3 +344,27 @@ def test_devices_and_precisions_that_are_not_there_are_told_in_one_line() -> Non
         choose_precision("int8", CPU)
     with pytest.raises(SettingsError, match="only emulates"):
         choose_precision("fp16", CPU)
+
+
+def test_what_a_batch_that_did_not_fit_has_made_is_gone_before_its_halves_are_tried(
+    tokenizer: HfTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", token_budget=1024)
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    step = torch_packed._layer_step
+
+    def full(mixed: torch.Tensor, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        alive.append(sum(ref() is not None for ref in made))
+        if x.shape[0] > 128:
+            made.extend((weakref.ref(mixed), weakref.ref(x)))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return step(mixed, x, *rest)
+
+    monkeypatch.setattr(torch_packed, "_layer_step", full)
+    batch = Batch(tuple(Encoded(i, "", np.full(128, 1000, dtype=np.int32)) for i in range(8)))
+    result = built._embed_one(batch)
+    assert result.vectors.shape == (8, 384)
+    assert len(made) == 14  # 8, 4, 2, 2, 4, 2, 2 texts at a time
+    assert set(alive) == {0}
+    assert built.out_of_memory_count == 7

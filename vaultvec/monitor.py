@@ -6,7 +6,6 @@ use it, to show what it costs.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import threading
@@ -17,6 +16,8 @@ from importlib.util import find_spec
 from types import TracebackType
 
 import psutil
+
+from vaultvec.cores import usable_cores
 
 BLOCKING_SECONDS = 0.1  # the shortest interval that psutil's documentation recommends for cpu_percent
 MIB = 1024 * 1024
@@ -48,11 +49,6 @@ class GpuReading:
     share: float
     used_mb: float
     total_mb: float
-
-
-def usable_cpus() -> int:
-    """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpu_probe() -> Callable[[], GpuReading] | None:
@@ -160,7 +156,7 @@ class ResourceMonitor:
                 seconds=seconds,
                 start_rss_mb=self._start_rss / MIB,
                 peak_rss_mb=self._peak_rss / MIB,
-                cpu_share=min(1.0, max(0.0, cpu_end - self._cpu_begin) / seconds / usable_cpus()),
+                cpu_share=min(1.0, max(0.0, cpu_end - self._cpu_begin) / seconds / usable_cores()),
                 least_free_mb=self._least_free / MIB,
                 gpu_share=sum(self._gpu_shares) / len(self._gpu_shares) if self._gpu_shares else None,
                 gpu_peak_mb=self._gpu_peak,

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from vaultvec.chunks import Chunker, ChunkLimits
+from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Chunk, Note, NoteFile
 from vaultvec.engines import accelerator_present, load_tokenizer
 from vaultvec.engines.tokenizer_threads import one_thread
@@ -254,6 +255,6 @@ def worker_count(settings: Settings, files: int) -> int:
     """Processes to read with: config.py's number, or for "auto" half the cores where that pays."""
     if settings.workers is not None:
         return settings.workers if files > CHUNK_OF_WORK else 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     pays = WORKERS_PAY_FROM_GPU if accelerator_present() else WORKERS_PAY_FROM
     return cores // 2 if files >= pays and cores >= 4 else 0

@@ -173,9 +173,11 @@ class Engine(ABC):
                     f"one text of {batch.max_tokens} tokens does not fit into memory on {self.device} ({error}); "
                     "close other programs, or set ENGINE and PRECISION to something smaller in config.py"
                 ) from error
-            self._shrink(batch)
-            return self._join(batch, [self._embed_one(half) for half in split_batch(batch)])
-        return self._checked(batch, vectors)
+        else:
+            return self._checked(batch, vectors)
+        # Only here, past the error: its traceback keeps in memory what the failed forward had made.
+        self._shrink(batch)
+        return self._join(batch, [self._embed_one(half) for half in split_batch(batch)])
 
     def _timed_forward(self, batch: Batch) -> Vectors:
         with self._lock:

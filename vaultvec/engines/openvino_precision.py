@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.calibration import calibration_texts
-from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, openvino, save_model, usable_cores
+from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check_key, openvino, save_model
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Notify, Prepared, build_once
 from vaultvec.engines.tokenizer import HfTokenizer
@@ -48,13 +49,14 @@ def _lowest_cosine(prepared: Prepared, precision: str, notify: Notify) -> float:
     """Lowest cosine to fp32 over the fixed texts; computed once, then kept in checks.json."""
     path = prepared.graph.parent / "checks.json"
     checks = json.loads(path.read_text(encoding="utf-8"))
-    if precision not in checks:
+    key = check_key(precision)
+    if key not in checks:
         notify(f"checking {precision} against fp32, once")
         cosines = np.sum(_check_vectors(prepared, precision) * _check_vectors(prepared, "fp32"), axis=1)
         # A vector that is not finite must count as the worst there is, not pass unnoticed as NaN.
-        checks[precision] = float(np.nan_to_num(cosines, nan=-1.0).min())
+        checks[key] = float(np.nan_to_num(cosines, nan=-1.0).min())
         _replace_text(path, json.dumps(checks))
-    return float(checks[precision])
+    return float(checks[key])
 
 
 def _check_vectors(prepared: Prepared, precision: str) -> Vectors:

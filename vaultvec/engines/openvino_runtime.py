@@ -39,13 +39,6 @@ def capabilities() -> frozenset[str]:
     return frozenset(name.lower() for name in listed) & frozenset(_HINTS)
 
 
-def usable_cores() -> int:
-    """CPU cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def default_streams(threads: int) -> int:
     """Batches in flight: one for each two threads, at least two (the best of 1, 2 and 4 on two AVX2 cores)."""
     return max(2, threads // 2)
@@ -109,8 +102,17 @@ class CompiledModel:
 
 
 def save_model(model: Any, path: Path) -> None:
-    """Write .xml and .bin in full precision."""
-    openvino().save_model(model, str(path), compress_to_fp16=False)
+    """Write .xml and .bin in full precision. Raises OSError."""
+    try:
+        openvino().save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:  # a full disk: "basic_ios::clear: iostream error"
+        raise OSError(f"{path.parent}: {_first_line(error)}") from error
+
+
+def check_key(precision: str) -> str:
+    """What a check of a precision holds for: another CPU or another OpenVINO may give other vectors."""
+    name = openvino().Core().get_property("CPU", "FULL_DEVICE_NAME")
+    return f"{precision}, {name}, OpenVINO {openvino().__version__}"
 
 
 def _first_line(error: Exception) -> str:

@@ -30,6 +30,7 @@ from vaultvec.models import L6, ModelSpec, resolve, verify_weights, weights_path
 Notify = Callable[[str], None]
 FORMAT = 1  # raised when prepared folders of an earlier version can no longer be used
 WEIGHT_FILES = ("*.safetensors", "*.bin")
+FACT_FILES = ("*.json", "*.txt", "*.model")  # a folder's pooling, limits, prompts and vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,14 @@ def _read(folder: Path) -> Prepared:
 
 
 def _digest(model: ModelSpec) -> str:
-    """Key of a prepared folder: what was asked for and, for a folder, the state of its weight files."""
+    """Key of a prepared folder: what was asked for and, for a folder, the state of its files: pooling, limits and prompts
+    stand in small ones."""
     parts = [str(FORMAT), repr(replace(model, remark="", size_mb=0))]
     local = local_folder(model)
     if local is not None:
         parts.append(str(local.resolve()))
-        parts += [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in weight_files(local)]
+        files = sorted({*weight_files(local), *(path for kind in FACT_FILES for path in local.rglob(kind))})
+        parts += [f"{path.relative_to(local)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
@@ -122,6 +125,11 @@ def build_once(target: Path, fill: Callable[[Path], None]) -> None:
         except OSError:
             if not any(target.glob("*.json")):
                 raise
+    except OSError as error:
+        raise ModelError(
+            f"{target.parent} cannot take the prepared model ({error.strerror or error}); make room there, or set DATA_DIR in "
+            "config.py, and run it again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

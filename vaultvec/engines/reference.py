@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def load_reference(model: ModelSpec, device: str | None = "cpu") -> Any:
     if Path(source).is_dir():
         disable_progress_bar()  # nothing is downloaded, and the benchmark has a bar of its own
     try:
-        loaded = SentenceTransformer(source, device=device)
+        loaded = SentenceTransformer(source, device=device, revision=None if Path(source).is_dir() else _commit(model))
     except Exception as error:  # OSError, ValueError, KeyError, the hub's own: all mean that the model cannot be had
         raise ModelError(
             f"{model.name} cannot be loaded ({_reason(error)}); check the name, go online once, "
@@ -42,6 +43,11 @@ def load_reference(model: ModelSpec, device: str | None = "cpu") -> Any:
     if model.max_tokens:
         loaded.max_seq_length = model.max_tokens
     return loaded
+
+
+def _commit(model: ModelSpec) -> str | None:
+    """The hub's commit that the model was prepared from: a newer one must not mix with it. None before that."""
+    return model.revision if re.fullmatch(r"[0-9a-f]{40}", model.revision) else None
 
 
 def _reason(error: Exception) -> str:

@@ -37,17 +37,24 @@ LONGEST_WAIT = 60.0  # seconds that a Retry-After may ask for
 # that cut words otherwise: of one model, llama.cpp and infinity give the same vectors in English, not in Korean.
 PROBE = "A note about tea, née 차, written on 3 May. 정원에 대한 노트"
 # Words of servers that refuse a text for its length; those in the second row refuse it with a status of 500.
+OVERLOADED = (408, 409, 425, 429, 503)
 TOO_LONG = ("context", "too long", "length", "tokens", "too large")
 TOO_LONG_500 = ("too large to process", "larger than the max context")  # llama.cpp
 
 
 class ServerBusy(Exception):
-    """The server may do it later: 429, 5xx, a timeout, a dropped connection. `wait` (s) is its Retry-After."""
+    """The server may do it later: 429, 5xx, a timeout, a dropped connection. `wait` (s) is its Retry-After.
 
-    def __init__(self, reason: str, *, wait: float | None = None, timed_out: bool = False) -> None:
+    `overloaded`: it has too much to do, which is no text's fault; another failure may be.
+    """
+
+    def __init__(
+        self, reason: str, *, wait: float | None = None, timed_out: bool = False, overloaded: bool = False
+    ) -> None:
         super().__init__(reason)
         self.wait = wait
         self.timed_out = timed_out
+        self.overloaded = overloaded
 
 
 class RequestRejected(Exception):
@@ -59,7 +66,7 @@ def refusal(status: int, reason: str, wait: float | None = None) -> ServerBusy |
     text = reason.lower()
     again = status in (408, 409, 425, 429) or status >= 500
     if again and not any(words in text for words in TOO_LONG_500):
-        return ServerBusy(reason, wait=wait)
+        return ServerBusy(reason, wait=wait, overloaded=status in OVERLOADED)
     return RequestRejected(reason)
 
 
@@ -181,6 +188,8 @@ class ServerEngine(Engine):
             return self._agreeing(texts, rows), {}
         except (RequestRejected, ServerBusy) as error:
             reason = str(error)
+            if len(texts) == 1:
+                self._raise_if_overloaded(error)
         if not probed:
             self._probe(reason)
         if len(texts) == 1:
@@ -200,8 +209,17 @@ class ServerEngine(Engine):
             try:
                 return self._try([text], retries=1), {}
             except (RequestRejected, ServerBusy) as error:
+                self._raise_if_overloaded(error)
                 reason = str(error)
         return np.zeros((1, self.dim), dtype=np.float32), {0: reason}
+
+    def _raise_if_overloaded(self, error: Exception) -> None:
+        """A rate limit speaks of tokens too: it must neither cut a text nor fail it."""
+        if isinstance(error, ServerBusy) and error.overloaded:
+            raise EngineError(
+                f"{self.name} at {self.device} takes no more just now ({error}); what is embedded is kept: "
+                "repeat the command later, or lower STREAMS in config.py"
+            ) from None
 
     def _probe(self, reason: str) -> None:
         """Raises EngineError when the server fails on a harmless text too: then no text is to blame."""

@@ -84,8 +84,8 @@ def agrees(attend: Attention, device: torch.device, dtype: torch.dtype, heads: i
         with torch.inference_mode():
             difference = attend(qkv, layout).float() - attend_grouped(qkv, layout).float()
             return bool(difference.abs().max() < 0.05)  # bf16 keeps three digits of values around one
-    except (RuntimeError, ImportError, AttributeError, TypeError, ValueError):
-        return False  # an older card, another torch, a head too wide
+    except Exception:  # an older card, another torch, a head too wide: each has its own class
+        return False
 
 
 def attend_varlen(qkv: Tensor, layout: Layout) -> Tensor:

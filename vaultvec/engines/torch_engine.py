@@ -6,6 +6,7 @@ the device works on one, the next ones are queued behind it, and a result is awa
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -227,8 +228,9 @@ class TorchEngine(Engine):
             return
         full = hardware.is_out_of_memory(error)
         if full and not (alone and self.device != "cpu"):
+            traceback.clear_frames(error.__traceback__)  # what the failed forward made, else the next ones find no room
             hardware.free_cache(self._device)
-            raise BatchTooLarge(first_line(error)) from error
+            raise BatchTooLarge(first_line(error))
         if encoder.compiled and not full:
             self._notify(f"the compiled model failed ({first_line(error)}); going on without torch.compile")
             encoder.compiled = False

@@ -108,7 +108,11 @@ def _read_modules(folder: Path) -> str | None:
     if isinstance(config.get("pooling_mode"), str):  # sentence-transformers 6
         return str(config["pooling_mode"])
     asked = [key for key, on in config.items() if key.startswith("pooling_mode_") and on is True]
-    return {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}.get(asked[0], "") if asked else ""
+    return (
+        {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}.get(asked[0], "")
+        if len(asked) == 1
+        else ""
+    )
 
 
 def _plain_modules(kinds: list[str]) -> bool:

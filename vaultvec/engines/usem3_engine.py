@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Batch, Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.engines.calibration import calibration_texts
-from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, default_streams, save_model, usable_cores
+from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check_key, default_streams, save_model
 from vaultvec.engines.prepare import Notify, build_once
 from vaultvec.engines.usem3_graph import build_usem3, packed_inputs, read_weights
 from vaultvec.engines.usem3_tokenizer import Usem3Tokenizer
@@ -120,13 +121,14 @@ def _lowest_cosine(precision: str, model: ModelSpec, folder: Path, notify: Notif
     """Lowest cosine to fp32 over the fixed texts; computed once, then kept in checks.json."""
     path = folder / "checks.json"
     checks = json.loads(path.read_text(encoding="utf-8"))
-    if precision not in checks:
+    key = check_key(precision)
+    if key not in checks:
         notify(f"checking {precision} against fp32, once")
-        checks[precision] = _compare(precision, model, folder)
+        checks[key] = _compare(precision, model, folder)
         temporary = path.with_name(f"checks.{os.getpid()}.tmp")
         temporary.write_text(json.dumps(checks), encoding="utf-8")
         temporary.replace(path)
-    return float(checks[precision])
+    return float(checks[key])
 
 
 def _compare(precision: str, model: ModelSpec, folder: Path) -> float:

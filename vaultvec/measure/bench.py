@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Vectors
 from vaultvec.engines import SERVERS, create_engine
 from vaultvec.engines.base import Engine
@@ -40,7 +41,7 @@ from vaultvec.measure.ways import (
     slow_ways,
 )
 from vaultvec.models import ModelSpec
-from vaultvec.monitor import gpu_probe, usable_cpus
+from vaultvec.monitor import gpu_probe
 from vaultvec.settings import Settings
 
 CURVE_SIZES = (8, 128, 512)  # beside 1, 32 and 2000: batch sizes of a thorough run's chart
@@ -166,7 +167,7 @@ class _Run:
         notes = explain(subject.settings, engine, self.lengths, around, outcome.ratio, written)
         best = outcome.rows[-1].vectors[: len(used)]
         return Report(
-            made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cpus(),
+            made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cores(),
             model=engine.model.name, engine=engine.name, precision=engine.precision, device=engine.device,
             thorough=subject.thorough, seconds=self.pace.elapsed, present=dict(subject.present),
             sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(found.prices),

@@ -128,7 +128,8 @@ def _torch_seconds(engine: Engine, rows: int, shapes: Shapes) -> float:
 
 
 def _openvino_seconds(engine: Engine, rows: int, shapes: Shapes) -> float:
-    from vaultvec.engines.openvino_runtime import CompiledModel, openvino, usable_cores
+    from vaultvec.cores import usable_cores
+    from vaultvec.engines.openvino_runtime import CompiledModel, openvino
 
     ov = openvino()
     ops = ov.opset13

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from vaultvec.cores import usable_cores
 from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
 from vaultvec.index import OLLAMA_DEFAULT
@@ -23,7 +24,6 @@ from vaultvec.measure.results import Extra, ModelRow
 from vaultvec.measure.rounds import Tick, Timing, compare, ratio_of, time_in_turn, top_agreement
 from vaultvec.measure.ways import encode, fast
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
-from vaultvec.monitor import usable_cpus
 from vaultvec.settings import Settings
 
 L12 = "sentence-transformers/all-MiniLM-L12-v2"
@@ -101,8 +101,8 @@ def try_compile(trying: Trying) -> Extra:
 
 def try_processes(trying: Trying) -> Extra:
     """Half of the cores as processes, each with a model of its own, as the guide has it."""
-    workers = max(1, usable_cpus() // 2)
-    settings = replace(trying.settings, streams=1, threads=max(1, usable_cpus() // workers))
+    workers = max(1, usable_cores() // 2)
+    settings = replace(trying.settings, streams=1, threads=max(1, usable_cores() // workers))
     shares = [share for share in (list(trying.texts[i::workers]) for i in range(workers)) if share]
     before = _seconds(trying.engine, trying.texts)
     began = time.perf_counter()

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Batch, Vectors
 from vaultvec.engines import load_tokenizer
 from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.rounds import Ratio, ratio_of
 from vaultvec.models import ModelSpec
-from vaultvec.monitor import usable_cpus
 from vaultvec.settings import Settings
 
 SHORT_NOTES = 25
@@ -84,8 +84,8 @@ def measure_surroundings(
         "present": settings,
         "guide": _changed(settings, {key: GUIDE_VALUES[key] for key in GUIDE_KEYS}),
     }
-    other = "auto" if settings.workers is not None else usable_cpus() // 2
-    if settings.workers is not None or (usable_cpus() >= 4 and thorough):
+    other = "auto" if settings.workers is not None else usable_cores() // 2
+    if settings.workers is not None or (usable_cores() >= 4 and thorough):
         variants["workers"] = _changed(settings, {"WORKERS": other})
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     notes = chunks = 0

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
@@ -21,7 +22,7 @@ from vaultvec.measure.results import FIDELITY_GATE, Decision, Trial
 from vaultvec.measure.rounds import Ratio, Tick, Timing, Way, compare, cosines, time_in_turn
 from vaultvec.measure.surroundings import GUIDE_KEYS
 from vaultvec.measure.ways import GUIDE_BATCH, copies_for, fast, padded_tokens
-from vaultvec.monitor import GpuReading, usable_cpus
+from vaultvec.monitor import GpuReading
 from vaultvec.settings import Settings
 
 Changes = dict[str, Any]
@@ -94,7 +95,7 @@ class Tuner:
     def _stream_options(self, _best: Changes) -> list[Changes]:
         if self.engine.name not in STREAMING:
             return []
-        cores, now = usable_cpus(), self.settings
+        cores, now = usable_cores(), self.settings
         counts = (
             {1, 2, 4, cores} if self.thorough else {1, self.engine.streams // 2, min(cores, 2 * self.engine.streams)}
         )
