@@ -88,7 +88,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _embedding(settings: Settings, vault: Path, args: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.embedding import measure_embedding
-    from vaultvec.pipeline import sample_chunks
+    from vaultvec.measure.sampling import sample_chunks
 
     texts = sample_chunks(settings, vault, args.texts, SEED)
     return measure_embedding(settings, resolve(L6), texts, args.rounds, _say)

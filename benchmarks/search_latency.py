@@ -115,7 +115,9 @@ def report(folder: Path, backend: str, queries: Sequence[str]) -> None:
     print(f"{backend}: first query {time.perf_counter() - began:.2f} s, the engines' start included")
     for query in queries[:5]:
         searcher.search(query)
-    embed = measure(lambda query: [searcher.semantic.embed(slot, query) for slot in searcher.semantic.models], queries)
+    embed = measure(
+        lambda query: [searcher.semantic.embed(slot, query).result() for slot in searcher.semantic.models], queries
+    )
     print(f"{backend:<8}{'embed the query':<24}p50 {embed[0]:6.1f} ms   p99 {embed[1]:6.1f} ms")
     for mode in ("semantic", "keyword", "hybrid"):
         p50, p99 = measure(lambda query, mode=mode: searcher.search(query, mode=mode), queries)  # type: ignore[misc]

@@ -37,7 +37,7 @@ store
 index
 changes
 reading writing
-writer_process embedding
+writer_process embedding engine_loading
 pipeline
 filters fusion neighbours
 semantic wording

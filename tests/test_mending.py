@@ -362,13 +362,13 @@ LOADING = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import main
-from vaultvec import pipeline
+from vaultvec import engine_loading
 
 def load(*_):
     print("loading", flush=True)
     time.sleep(600)
 
-pipeline._Run._build = load
+engine_loading.EngineLoader._build = load
 sys.stdout = sys.stderr
 main.leave(main.main(["index", "--vault", sys.argv[2]]))
 """

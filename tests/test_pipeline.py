@@ -16,8 +16,9 @@ from vaultvec.datatypes import Batch, NoteFile, Vectors
 from vaultvec.embedding import Progress
 from vaultvec.errors import EngineError, VaultError
 from vaultvec.ledger import Ledger
+from vaultvec.measure.sampling import sample_chunks
 from vaultvec.memory import peak_rss_mb
-from vaultvec.pipeline import Hooks, find_changes, index_vault, sample_chunks
+from vaultvec.pipeline import Hooks, find_changes, index_vault
 from vaultvec.reading import RACY_NS, settled
 from vaultvec.session import read_status
 from vaultvec.store import ChromaStore

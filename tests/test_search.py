@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -103,6 +106,25 @@ def test_a_note_called_as_the_query_says_comes_first(tmp_path: Path) -> None:
         assert search.search("leinwand", explain=True).results[0].explain["keyword_bonus"] == 0.3
     finally:
         search.close()
+
+
+def test_words_are_looked_for_while_the_model_reads_the_query(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, counted = searcher.words.shares, Event()
+
+    def shares(*arguments: Any) -> Any:
+        counted.set()
+        return alone(*arguments)
+
+    def load() -> Any:
+        assert counted.wait(30), "the model is loaded before the words are looked for"
+        return slot.load()
+
+    slot = searcher.semantic.models[0]
+    monkeypatch.setattr(searcher.words, "shares", shares)
+    searcher.semantic.models[0] = replace(slot, load=load)
+    assert paths(searcher, "basil warmth")[0] == "Garden/Basil.md"
 
 
 def test_a_word_counted_a_moment_after_the_chunks_is_weighed(searcher: Searcher) -> None:

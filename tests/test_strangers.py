@@ -18,7 +18,7 @@ from fake_engine import FakeEngines, fake_settings
 from index_state import state_of
 
 import main
-from vaultvec import pipeline
+from vaultvec import pipeline, reading
 from vaultvec.errors import ModelError
 from vaultvec.models import L6, resolve, verify_weights
 from vaultvec.pipeline import Hooks, index_vault
@@ -96,7 +96,7 @@ def test_a_note_that_becomes_a_link_while_it_is_read_is_not_followed(tmp_path: P
     (vault / "a.md").unlink()
     (vault / "a.md").symlink_to(tmp_path / "secret.md")
     spec = pipeline.chunker_spec(fake_settings(tmp_path / "data"), resolve(L6))
-    result = pipeline.read_and_chunk(walked.files[0], b"", spec.build())
+    result = reading.read_and_chunk(walked.files[0], b"", spec.build())
     assert result.note is None
     assert result.reason
 

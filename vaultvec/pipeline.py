@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from vaultvec.boilerplate import boilerplate_line, find_boilerplate, vault_boilerplate
+from vaultvec.boilerplate import boilerplate_line, vault_boilerplate
 from vaultvec.changes import Changes, find_changes
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import IndexReport, NoteFile
 from vaultvec.embedding import Embedding, Progress, describe
-from vaultvec.engines import SERVERS, accelerator_present, create_engine, load_tokenizer
-from vaultvec.engines.base import Engine
+from vaultvec.engine_loading import EngineFactory, EngineLoader
+from vaultvec.engines import accelerator_present, create_engine, load_tokenizer
 from vaultvec.engines.tokenizer_threads import one_thread_meanwhile
 from vaultvec.errors import EngineError, VaultError
 from vaultvec.index import (
     Choice,
     IndexFolder,
-    choose_models,
     forbid_mass_deletion,
     has_current,
     index_folder,
@@ -38,7 +34,6 @@ from vaultvec.index import (
     precision_class,
     reader_of,
     sample_texts,
-    server_model,
     set_current,
     sibling_ledgers,
     writer_lock,
@@ -46,9 +41,9 @@ from vaultvec.index import (
 from vaultvec.keywords import KEYWORDS_VERSION
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
 from vaultvec.memory import peak_rss_mb
-from vaultvec.models import ModelSpec, resolve
+from vaultvec.models import ModelSpec
 from vaultvec.notes import READER_VERSION
-from vaultvec.reading import Reader, chunker_spec, read_and_chunk, worker_count
+from vaultvec.reading import Reader, chunker_spec, worker_count
 from vaultvec.settings import Settings
 from vaultvec.store import exists, unfinished
 from vaultvec.vault import load_exclusions, open_vault, walk
@@ -62,7 +57,6 @@ VERSIONS = {
 WARN_FROM = 20  # changed notes, from which a run looks again whether the models know the vault's languages
 LONGEST_COMMIT = 30  # seconds that a thread or process is given to end
 
-EngineFactory = Callable[..., Engine]
 Notify = Callable[[str], None]
 
 
@@ -94,24 +88,7 @@ def index_vault(
     try:
         return run.index(full, limit, accept_deletions)
     finally:
-        run.close()
-
-
-def sample_chunks(settings: Settings, vault: Path, n: int, seed: int) -> list[str]:
-    """`n` chunk texts of a vault, a seeded choice over all notes: what benchmarks embed. Fewer where the vault has
-    fewer."""
-    files = list(walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files)
-    order = np.random.default_rng(seed).permutation(len(files))
-    model = choose_models(settings, vault, files).models[0]
-    chunker = chunker_spec(settings, model, find_boilerplate(files)).build()
-    texts: list[str] = []
-    for i in order:
-        result = read_and_chunk(files[i], b"", chunker)
-        texts.extend(chunk.text for chunk in result.chunks)
-        if len(texts) >= 4 * n:  # a long note must not be the whole sample
-            break
-    picked = np.random.default_rng(seed).permutation(len(texts))[:n]
-    return [texts[i] for i in sorted(picked)]
+        run.engines.close()
 
 
 class _Run:
@@ -128,10 +105,7 @@ class _Run:
         self.accept_deletions = False
         self.boilerplate: frozenset[str] = frozenset()
         self.beside_mb = 0.0  # the most memory that processes beside this one held
-        self.connected: Engine | None = None  # the server engine, when config.py asks for one
-        self.early: tuple[ModelSpec, Future[Engine]] | None = (
-            None  # a new index's first model, loaded while notes are read
-        )
+        self.engines = EngineLoader(settings, self.hooks.engines, self.hooks.notify)
 
     def index(self, full: bool, limit: int | None, accept_deletions: bool) -> IndexReport:
         with writer_lock(self.settings.vault_dir(self.vault)):
@@ -142,14 +116,14 @@ class _Run:
                     f"{self.vault} holds no notes (.md or .canvas); check the path, that its drive is mounted, and "
                     "EXCLUDE in config.py"
                 )
-            choice = self._choose(walked.files, full)
+            choice = self.engines.choose(self.vault, walked.files, full)
             index = index_folder(self.settings, self.vault, choice.models)
             with self._ledger(index) as ledger, ledger.errors_told():
                 if not ledger.meta("vault"):
                     self._warn(choice, walked.files)
                 reread = self._prepare(ledger, index, choice) or full
-                if not ledger.has_notes() and not self.connected:
-                    self._build_early(choice.models[0])
+                if not ledger.has_notes():
+                    self.engines.begin(choice.models[0])
                 self.boilerplate, changed = vault_boilerplate(ledger, walked.files, full)
                 reread = reread or changed
                 if changed and self.boilerplate:
@@ -165,13 +139,6 @@ class _Run:
                 self._finish(ledger, index, changes)
         return self.report
 
-    def close(self) -> None:
-        """Hang up on a server, also when there was nothing to embed; let go of a model that was not needed."""
-        if self.connected:
-            self.connected.close()
-        if self.early and self.early[1].done() and not self.early[1].exception():
-            self.early[1].result().close()
-
     def _where(self) -> tuple[int, int]:
         """(device, inode) of the vault's folder; another one when a drive is mounted there, or no longer is."""
         try:
@@ -180,37 +147,11 @@ class _Run:
             return 0, 0
         return status.st_dev, status.st_ino
 
-    def _choose(self, files: Sequence[NoteFile], again: bool) -> Choice:
-        """The models of this index. A server is asked at once: only it knows its model's dimensions and version."""
-        if self.settings.engine not in SERVERS:
-            return choose_models(self.settings, self.vault, files, again=again)
-        model = resolve(server_model(self.settings))
-        self.connected = self._build(model)
-        return Choice((self.connected.model,), f"config.py asks for {model.name} on {self.connected.device}")
-
     def _warn(self, choice: Choice, files: Sequence[NoteFile]) -> None:
         """Of notes that no model reads, before an hour is spent."""
         chosen = self.settings.embedding_model == "auto"
         if line := language_warning(choice.models, sample_texts(files), chosen=chosen):
             self.hooks.notify(line)
-
-    def _build(self, model: ModelSpec) -> Engine:
-        return self.hooks.engines(self.settings, model, self.settings.models_dir, self.hooks.notify)
-
-    def _build_early(self, model: ModelSpec) -> None:
-        """Load the model of a new index in a thread: it will be needed, and reading does not need it."""
-        loader = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.early = model, loader.submit(self._build, model)
-        loader.shutdown(wait=False)
-
-    def _engine(self, model: ModelSpec) -> Engine:
-        """The model, wherever it was loaded first. The first one is not asked for where its texts were all known."""
-        if self.connected:
-            return self.connected
-        if self.early and self.early[0] == model:
-            early, self.early = self.early[1], None
-            return early.result()
-        return self._build(model)
 
     def _ledger(self, index: IndexFolder) -> Ledger:
         return Ledger(index.ledger)
@@ -276,7 +217,7 @@ class _Run:
                 lambda: self._check(reader, writer), writer.wake,
             )  # fmt: skip
             for row, model in zip(models, choice.models, strict=True):
-                embedding.run(row, model.name, partial(self._engine, model))
+                embedding.run(row, model.name, partial(self.engines.engine, model))
             self._join(reader, writer)
             self._delete(ledger, stored, reader.state.vanished, len(changes.gone))
             self._count(reader)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,8 +150,8 @@ class Searcher:
 
     def _embed(
         self, query: KeywordQuery, language: str, mode: str, remarks: list[str]
-    ) -> list[tuple[ModelSlot, Vectors]]:
-        """The query's vector, of each model that knows its language; the one made for it first."""
+    ) -> list[tuple[ModelSlot, Future[Vectors]]]:
+        """The query's vector to be, of each model that knows its language; the one made for it first."""
         readers = self.semantic.readers(language)
         if not readers and self.semantic.models:
             names = ", ".join(slot.spec.name for slot in self.semantic.models)
@@ -165,16 +166,16 @@ class Searcher:
         self,
         query: KeywordQuery,
         language: str,
-        vectors: Sequence[tuple[ModelSlot, Vectors]],
+        vectors: Sequence[tuple[ModelSlot, Future[Vectors]]],
         usable: NDArray[np.bool_] | None,
         with_words: bool,
         most: int,
     ) -> tuple[list[Half], Half | None, Candidates]:
         """The `most` best rows of every half, and what each half says of all of them."""
-        found = [self.semantic.nearest(slot, vector, usable, most) for slot, vector in vectors]
         word_rows, shares = np.empty(0, np.int64), np.empty(0, np.float32)
-        if with_words:
+        if with_words:  # first, while the models read the query
             word_rows, shares = self.words.shares(query, usable, most)
+        found = [self.semantic.nearest(slot, vector, usable, most) for slot, vector in vectors]
         rows = np.unique(np.concatenate([word_rows, *(near.rows for near in found)]))
         models: list[Half] = []
         for (slot, _), near in zip(vectors, found, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +67,11 @@ class SemanticIndex:
         self._samples: dict[int, Vectors] = {}
         self._engines: dict[int, Engine] = {}
         self._stores: dict[int, ChromaStore] = {}
+        self._beside = ThreadPoolExecutor(1, "query")
 
     def close(self) -> None:
         """Release engines and stores."""
+        self._beside.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C it may still be loading a model
         for engine in self._engines.values():
             engine.close()
         for store in self._stores.values():
@@ -91,8 +94,11 @@ class SemanticIndex:
         """The models, the one of fewest languages first."""
         return sorted(self.models, key=lambda slot: slot.breadth)
 
-    def embed(self, slot: ModelSlot, text: str) -> Vectors:
-        """The vector (dim,) of a query."""
+    def embed(self, slot: ModelSlot, text: str) -> Future[Vectors]:
+        """The vector (dim,) of a query, made beside the caller: its words are looked for meanwhile."""
+        return self._beside.submit(self._embed, slot, text)
+
+    def _embed(self, slot: ModelSlot, text: str) -> Vectors:
         if slot.row not in self._engines:
             self._engines[slot.row] = slot.load()
         return self._engines[slot.row].embed_query(text)
@@ -103,12 +109,12 @@ class SemanticIndex:
             self._matrices[slot.row] = read_matrix(self._ledger, slot.row, slot.dim, self._table)
         return self._matrices[slot.row]
 
-    def nearest(self, slot: ModelSlot, vector: Vectors, usable: NDArray[np.bool_] | None, k: int) -> Nearest:
+    def nearest(self, slot: ModelSlot, vector: Future[Vectors], usable: NDArray[np.bool_] | None, k: int) -> Nearest:
         """The `k` rows nearest to a query vector among the usable ones (None: all)."""
         if self._use_chroma(usable is not None) and (store := self._store(slot)):
-            return self._in_chroma(store, slot, vector, k)
+            return self._in_chroma(store, slot, vector.result(), k)
         matrix = self.matrix(slot)
-        scores: Scores = matrix.vectors @ vector
+        scores: Scores = matrix.vectors @ vector.result()
 
         def cosines(rows: Ids) -> Scores:
             places, known = matrix.positions(rows)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vaultvec.boilerplate import find_boilerplate
 from vaultvec.errors import VaultError
 from vaultvec.index import choose_models, reader_of
 from vaultvec.models import ModelSpec
-from vaultvec.pipeline import sample_chunks
+from vaultvec.reading import chunker_spec, read_and_chunk
 from vaultvec.settings import Settings
 from vaultvec.vault import load_exclusions, open_vault, walk
 
@@ -44,3 +45,20 @@ def sample_vault(settings: Settings, vault: Path, count: int, seed: int = SEED) 
         raise VaultError(f"{vault} has {len(kept)} chunks to measure, expected at least 2; choose a larger vault")
     order = np.random.default_rng(seed).permutation(len(kept))
     return Sample(tuple(kept[i] for i in order), choice.models[position], choice.models, choice.reason)
+
+
+def sample_chunks(settings: Settings, vault: Path, n: int, seed: int) -> list[str]:
+    """`n` chunk texts of a vault, a seeded choice over all notes: what benchmarks embed. Fewer where the vault has
+    fewer."""
+    files = list(walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files)
+    order = np.random.default_rng(seed).permutation(len(files))
+    model = choose_models(settings, vault, files).models[0]
+    chunker = chunker_spec(settings, model, find_boilerplate(files)).build()
+    texts: list[str] = []
+    for i in order:
+        result = read_and_chunk(files[i], b"", chunker)
+        texts.extend(chunk.text for chunk in result.chunks)
+        if len(texts) >= 4 * n:  # a long note must not be the whole sample
+            break
+    picked = np.random.default_rng(seed).permutation(len(texts))[:n]
+    return [texts[i] for i in sorted(picked)]
