@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from made_index import DIM, MadeIndex
 
+from vaultvec import lookup
 from vaultvec.errors import QueryError
 from vaultvec.filters import Filters
+from vaultvec.keywords import parse_query
 from vaultvec.ledger import Ledger
 from vaultvec.matrix import read_matrix, read_table
 from vaultvec.names import obsidian_uri, vault_root
 from vaultvec.search import Searcher
+from vaultvec.wording import NAMES
 
 
 @pytest.fixture
@@ -106,6 +109,29 @@ def test_a_note_called_as_the_query_says_comes_first(tmp_path: Path) -> None:
         assert search.search("leinwand", explain=True).results[0].explain["keyword_bonus"] == 0.3
     finally:
         search.close()
+
+
+def test_phrases_among_a_few_chunks_are_those_of_the_whole_index(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher.search("basil")
+    ids = searcher.words._table.ids
+    phrases = [
+        "prune roses",
+        "pruning rose",
+        "FEED Roses",
+        "basil",
+        "도서관 앱",
+        "노트를 옮긴",
+        "the C string",
+        "three away",
+    ]
+    asked = [f"{where}{parse_query(text).phrase}" for text in phrases for where in ("", f"{NAMES} : ")]
+    few = lookup.matching_phrases(searcher.ledger, asked, ids)
+    monkeypatch.setattr(lookup, "FEW", 0)
+    whole = lookup.matching_phrases(searcher.ledger, asked, ids)
+    np.testing.assert_array_equal(few, whole)
+    assert 8 <= np.any(few, axis=1).sum() < len(asked)
 
 
 def test_words_are_looked_for_while_the_model_reads_the_query(

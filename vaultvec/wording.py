@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from vaultvec.fusion import BM25_MOST, Scores, idf, together
 from vaultvec.keywords import KeywordQuery, index_terms, parts, shown
 from vaultvec.ledger import Ledger
-from vaultvec.lookup import count_matches, keyword_matches, literal_matches, matching_among, matching_chunks
+from vaultvec.lookup import (
+    count_matches,
+    keyword_matches,
+    literal_matches,
+    matching_among,
+    matching_chunks,
+    matching_phrases,
+)
 from vaultvec.matrix import ChunkTable, Ids
 
 SCORED_ROWS = 10_000  # chunks whose words are weighed; a query's most frequent words are left out beyond
@@ -53,9 +60,10 @@ class WordIndex:
             coverage > 1 - 1e-4
         )  # a title stands in the row of each of its note's chunks: only these can hold the phrase
         if query.phrase and whole.any():
-            named[whole] = matching_among(self._ledger, f"{NAMES} : {query.phrase}", ids[whole])
-            if weighed > 1:
-                phrase[whole] = matching_among(self._ledger, query.phrase, ids[whole])
+            asked = [f"{NAMES} : {query.phrase}", *([query.phrase] if weighed > 1 else [])]
+            named[whole], *standing = matching_phrases(self._ledger, asked, ids[whole])
+            if standing:
+                phrase[whole] = standing[0]
         return together(coverage if weighed > 1 else np.zeros_like(coverage), phrase, named)
 
     def _coverage(self, terms: Sequence[str], ids: Ids) -> tuple[Scores, int]:
