@@ -17,9 +17,8 @@ from vaultvec.datatypes import Chunk, Note, TokenIds
 from vaultvec.notes import headings
 from vaultvec.tokenizing import Tokenizer
 
-CHUNKER_VERSION = (
-    1  # raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors)
-)
+# Raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors).
+CHUNKER_VERSION = 1
 CONTEXT_SHARE = 3  # title and headings take at most 1/3 of a chunk
 CHARS_PER_TOKEN = 12  # a chunk's characters are bounded too: one [UNK] can stand for a whole line of base64
 SEGMENT_CHARS = 2000  # longer lines are cut before they are tokenised, so that time stays linear

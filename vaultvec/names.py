@@ -78,7 +78,6 @@ def obsidian_uri(vault: Path, path: str) -> str:
     if any(sign in path for sign in "#^|"):
         return f"obsidian://open?path={quote(str(vault / path), safe='')}"
     stem = path.removesuffix(".md")
-    shown = (
-        path if "." in PurePosixPath(stem).name and path != stem else stem
-    )  # "v1.2" would be looked for as a file ".2"
+    # Without ".md" Obsidian would look for "v1.2" as a file ".2".
+    shown = path if "." in PurePosixPath(stem).name and path != stem else stem
     return f"obsidian://open?vault={quote(vault.name, safe='')}&file={quote(shown, safe='')}"

@@ -50,9 +50,8 @@ def connect(path: Path, readonly: bool) -> sqlite3.Connection:
             db.execute("PRAGMA cache_size = -16000")  # 16 MB
             version = _version(db)
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute(
-                "PRAGMA synchronous = NORMAL"
-            )  # safe against a killed process; a power cut loses the last commits
+            # Safe against a killed process; a power cut loses the last commits.
+            db.execute("PRAGMA synchronous = NORMAL")
             if version < SCHEMA_VERSION or not version:
                 _upgrade(db)
             _check_tables(db)

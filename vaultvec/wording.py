@@ -56,9 +56,8 @@ class WordIndex:
         ids = self._table.ids[rows]
         coverage, weighed = self._coverage(query.terms, ids)
         phrase, named = np.zeros((2, len(ids)), np.bool_)
-        whole = (
-            coverage > 1 - 1e-4
-        )  # a title stands in the row of each of its note's chunks: only these can hold the phrase
+        # Only these can hold the phrase: a title stands in the row of each of its note's chunks.
+        whole = coverage > 1 - 1e-4
         if query.phrase and whole.any():
             asked = [f"{NAMES} : {query.phrase}", *([query.phrase] if weighed > 1 else [])]
             named[whole], *standing = matching_phrases(self._ledger, asked, ids[whole])

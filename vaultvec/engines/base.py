@@ -43,9 +43,8 @@ class Engine(ABC):
     precision: str  # "fp32", "bf16", "fp16", "int8"
     token_budget: int  # padded tokens that go through the model at once
     streams: int = 1  # batches in flight
-    start_cost: int | None = (
-        None  # what starting a batch costs, in tokens of time; None: batches are filled (packed engines)
-    )
+    # What starting a batch costs, in tokens of time; None: batches are filled (packed engines).
+    start_cost: int | None = None
 
     def __init__(self, model: ModelSpec, tokenizer: Tokenizer, *, token_budget: int, window: int = 2000) -> None:
         self.model = model
