@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import vaultvec.starting  # first: it watches over the other imports
 from vaultvec import console
 from vaultvec.arguments import build_parser
 from vaultvec.errors import SettingsError, VaultError, VaultvecError
@@ -338,13 +338,8 @@ def guarded(action: Callable[[], int]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
+    vaultvec.starting.listen()
     use_utf8()
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, interrupt)  # a polite kill keeps what was done, like Ctrl-C
     parser = build_parser()
     return guarded(lambda: run(parser, sys.argv[1:] if argv is None else argv))
 

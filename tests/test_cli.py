@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -211,6 +212,37 @@ def test_menu_by_piped_input(data: Path) -> None:
     assert "not on the menu" in done.stderr
     assert "Backups 3-2-1" in done.stdout
     assert "unchanged" in done.stdout
+
+
+def test_the_menu_leads_to_the_other_scripts_and_back(data: Path) -> None:
+    done = command(data, stdin="5\n1\n0\n4\n0\n6\n0\n")
+    assert done.returncode == 0
+    assert "the system refused" not in done.stderr
+    assert done.stderr.count("choice: ") >= 6
+    assert "BATCH" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and descriptors")
+def test_closed_streams_and_an_interruption_while_imports_go_on_are_no_traceback(data: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "VAULTVEC_DATA": str(data), "VAULTVEC_VAULT": str(SAMPLE)}
+    for closed in (">&-", "<&-", "2>&-"):
+        line = f"exec {shlex.quote(sys.executable)} main.py status {closed}"
+        done = subprocess.run(["sh", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    command_line = [sys.executable, "main.py", "status"]
+    slow = {**environment, "PYTHONPATH": str(tmp_path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command_line, cwd=ROOT, env=slow, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            assert process.stdout.readline() == "importing\n"
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, said) == (130, "")
 
 
 def test_the_menu_takes_the_vault_too(data: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_one_row_a_note_with_its_best_chunk() -> None:
 
 def test_what_the_leading_model_cannot_read_is_left_to_the_second() -> None:
     scores = semantic_scores([half(0.5, NAN, NAN), half(0.2, 0.6, NAN, weight=0.3)])
-    assert scores == pytest.approx([(0.5 + 0.3 * 0.2) / 1.3, 0.7 * 0.6, -1.0])
+    assert scores == pytest.approx([(0.5 + 0.3 * 0.2) / 1.3, 0.7 * 0.6, 0.0])
 
 
 def test_scores_are_0_to_1() -> None:

@@ -159,7 +159,7 @@ def test_notes_of_an_older_reader_or_chunker_are_read_again(
     limited = index_vault(settings, vault, limit=2, hooks=Hooks(engines=engines))
     assert limited.notes_indexed == 2
     again = index_vault(settings, vault, hooks=Hooks(engines=engines))
-    assert again.notes_indexed == 6
+    assert again.notes_indexed == 4, "the others were read by the limited run"
     assert engines.texts == [], "equal texts keep their vectors"
     assert index_vault(settings, vault, hooks=Hooks(engines=engines)).notes_indexed == 0
 

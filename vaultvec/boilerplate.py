@@ -45,7 +45,8 @@ def vault_boilerplate(ledger: Ledger, files: Sequence[NoteFile], renew: bool) ->
     """(lines, whether they changed so that every note must be read again).
 
     They are found once and kept with the index, so that a note gives the same chunks on every run; looked for again with
-    `renew` (every note is read again anyway), and when the vault has doubled.
+    `renew` (every note is read again anyway), and when the vault has doubled. Where they changed, every note is marked to
+    be read again.
     """
     kept = json.loads(ledger.meta("boilerplate") or '{"notes": 0, "lines": []}')
     known = frozenset(kept["lines"])
@@ -55,7 +56,7 @@ def vault_boilerplate(ledger: Ledger, files: Sequence[NoteFile], renew: bool) ->
     changed = found != known
     with ledger.transaction():
         if changed and kept["notes"]:
-            ledger.set_meta("chunker_version", "")  # until every note has been read anew
+            ledger.read_again(ledger.notes())
         value = {"notes": len(files), "lines": sorted(found)}
         ledger.set_meta("boilerplate", json.dumps(value, ensure_ascii=False))
     return found, changed

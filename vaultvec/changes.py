@@ -15,7 +15,6 @@ class Changes:
 
     files: tuple[NoteFile, ...]  # to read, newest first
     gone: tuple[str, ...]
-    hidden: tuple[str, ...]  # stored notes that cannot be seen just now, below a folder that cannot be read
     total: int
     unchanged: int
     unreadable: tuple[tuple[str, str], ...]
@@ -38,10 +37,8 @@ def find_changes(
     hidden = tuple("" if path == "." else f"{path}/" for path, _ in unreadable)
     missing = [path for path in stored if path not in present]
     named = dict(unreadable)
-    unseen = tuple(path for path in missing if path.startswith(hidden) or path in named)
-    known = frozenset(unseen)
-    gone = tuple(path for path in missing if path not in known)
+    gone = tuple(path for path in missing if not path.startswith(hidden) and path not in named)
     changed = [file for file in files if full or file.path not in stored or not stored[file.path].unchanged(file)]
     picked = changed if limit is None else changed[:limit]
     unchanged = len(files) - len(changed)
-    return Changes(tuple(picked), gone, unseen, len(files), unchanged, tuple(unreadable))
+    return Changes(tuple(picked), gone, len(files), unchanged, tuple(unreadable))

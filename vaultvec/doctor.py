@@ -18,12 +18,12 @@ from vaultvec.config_file import read_text, read_values
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
-from vaultvec.index import current_index, language_warning, sample_texts, server_model, writer_lock
+from vaultvec.index import current_index, exclusions_of, language_warning, sample_texts, server_model, writer_lock
 from vaultvec.integrity import Finding, examine_index, told
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve, verify_weights
 from vaultvec.settings import Settings
-from vaultvec.vault import load_exclusions, open_vault, walk
+from vaultvec.vault import open_vault, walk
 
 LEAST_PYTHON = (3, 11)
 LEAST_MEMORY = 1 << 30  # a model, its batches and Chroma
@@ -209,7 +209,8 @@ def _data_folder(settings: Settings) -> Iterator[Finding]:
 
 def _vault(settings: Settings, vault: Path) -> Iterator[Finding]:
     folder = open_vault(vault)
-    walked = walk(folder, load_exclusions(folder, settings.exclude))
+    exclusions = exclusions_of(settings, folder)
+    walked = walk(folder, exclusions)
     size = sum(file.size for file in walked.files)
     if not walked.files:
         yield Finding(
@@ -218,7 +219,10 @@ def _vault(settings: Settings, vault: Path) -> Iterator[Finding]:
         return
     yield Finding("ok", "vault", f"{len(walked.files):,} notes, {size / 1e6:,.1f} MB")
     for path, reason in walked.unreadable[:5]:
-        yield Finding("note", "vault", f"{path} cannot be read: {reason}; mend its permissions")
+        cure = "" if "rename" in reason else "; mend its permissions"
+        yield Finding("note", "vault", f"{path} cannot be read: {reason}{cure}")
+    for line in (*exclusions.warnings, *(f"{path}: {reason}" for path, reason in walked.warnings[:5])):
+        yield Finding("note", "vault", line)
     yield from _disk(settings, size)
     yield from _language(settings, vault, list(sample_texts(walked.files)))
 

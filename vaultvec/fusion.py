@@ -88,7 +88,8 @@ def together(coverage: Scores, phrase: NDArray[np.bool_], named: NDArray[np.bool
 
 
 def semantic_scores(halves: Sequence[Half]) -> Scores:
-    """The models' word on each chunk: the mean by weight, the first one leading. -1 where none knows it."""
+    """The models' word on each chunk: the mean by weight, the first one leading. Where none knows it, 0: it is found by its
+    words, as a text that is not embedded yet must be."""
     lead = halves[0]
     total: Scores = lead.scores * np.float32(lead.weight)
     rest = np.full(len(total), np.nan, np.float32)
@@ -97,7 +98,7 @@ def semantic_scores(halves: Sequence[Half]) -> Scores:
         rest = np.fmax(rest, half.scores)
     mean = total / np.float32(sum(half.weight for half in halves))
     filled = np.where(np.isnan(lead.scores), np.float32(ONLY_SECOND_WEIGHT) * rest, mean)
-    found: Scores = np.nan_to_num(filled, nan=-1.0).astype(np.float32)
+    found: Scores = np.nan_to_num(filled).astype(np.float32)
     return found
 
 

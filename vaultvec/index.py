@@ -3,6 +3,7 @@
     DATA_DIR/vaults/<vault>/lock             one writer
                            /choice.json      what EMBEDDING_MODEL = "auto" chose, and why
                            /current          name of the index that search reads
+                           /excluded.json    Obsidian's list of excluded files, as the last run saw it
                            /<index>/ledger.sqlite3, chroma/
 
 An index is named after everything that decides its chunks and vectors, so another model or chunk size gets a folder of
@@ -15,7 +16,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,11 @@ from vaultvec.engines import SERVERS, resolve_model
 from vaultvec.errors import LedgerError, LockedError, SettingsError, VaultError
 from vaultvec.languages import language_of, readable_by
 from vaultvec.models import L6, USE, ModelSpec, resolve
+from vaultvec.notes import decode
 from vaultvec.settings import Settings
-from vaultvec.vault import spread
+from vaultvec.vault import Exclusions, load_exclusions, spread
 
+EXCLUDED = "excluded.json"
 SAMPLE_NOTES = 200  # notes read to find the vault's languages
 SAMPLE_BYTES = 4000  # of each
 OTHER_SHARE = 0.10  # of notes in other languages: from here on a vault is not an English one
@@ -121,6 +124,22 @@ def write_atomically(path: Path, text: str) -> None:
         raise LedgerError(f"{path.parent} cannot be written ({error.strerror}); mend it, or set DATA_DIR") from error
 
 
+def exclusions_of(settings: Settings, vault: Path) -> Exclusions:
+    """What is left out of a vault: while Obsidian's own list cannot be read, the one that the last run saw."""
+    try:
+        kept = [str(line) for line in json.loads((settings.vault_dir(vault) / EXCLUDED).read_bytes())]
+    except (OSError, ValueError, TypeError):
+        kept = None
+    return load_exclusions(vault, settings.exclude, kept)
+
+
+def keep_exclusions(settings: Settings, vault: Path, exclusions: Exclusions) -> None:
+    """Remember Obsidian's list for a run that cannot read it."""
+    path = settings.vault_dir(vault) / EXCLUDED
+    if exclusions.listed is not None and (exclusions.listed or path.exists()):
+        write_atomically(path, json.dumps(exclusions.listed, ensure_ascii=False))
+
+
 def sibling_ledgers(settings: Settings, index: IndexFolder) -> list[Path]:
     """Ledgers of other indexes, whose vectors may serve this one: the same text is never embedded twice."""
     return [path for path in sorted(settings.data_dir.glob("vaults/*/*/ledger*.sqlite3")) if path != index.ledger]
@@ -211,8 +230,9 @@ def sample_texts(files: Sequence[NoteFile]) -> Iterator[str]:
     for file in spread(files, SAMPLE_NOTES):
         try:
             with file.absolute.open("rb") as stream:
-                yield stream.read(SAMPLE_BYTES).decode("utf-8", "ignore")
-        except OSError:
+                begun = stream.read(SAMPLE_BYTES)
+            yield decode(begun[: len(begun) // 4 * 4])[0]  # UTF-16 and UTF-32 are cut between characters
+        except (OSError, VaultError):
             continue  # the reader reports it
 
 
@@ -249,10 +269,19 @@ def reader_of(model: ModelSpec, position: int) -> Callable[[str], bool] | None:
     return lambda text: knows(model, language_of(text))
 
 
-def forbid_mass_deletion(stored: int, gone: int, vault: Path) -> None:
-    """An unmounted or half-synced vault must not look like one whose notes were deleted. Raises VaultError."""
-    if gone >= 20 and gone * 2 > stored:
-        raise VaultError(
-            f"{gone} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, the "
-            "sync done? If you did delete them, run: python main.py index --accept-deletions"
-        )
+def forbid_mass_deletion(stored: int, gone: Collection[str], arrived: int, vault: Path) -> None:
+    """An unmounted or half-synced vault must not look like one whose notes were deleted. Raises VaultError.
+
+    Notes that only moved leave as many that `arrived`; those that are excluded now still lie there.
+    """
+
+    def suspicious(missing: int) -> bool:
+        return missing >= 20 and missing * 2 > stored
+
+    if suspicious(len(gone) - arrived):
+        missing = sum(not os.path.lexists(vault / path) for path in gone) - arrived
+        if suspicious(missing):
+            raise VaultError(
+                f"{missing} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, "
+                f'the sync done? If you did delete them, run: python main.py index --vault "{vault}" --accept-deletions'
+            )

@@ -27,9 +27,11 @@ from vaultvec.errors import EngineError, VaultError
 from vaultvec.index import (
     Choice,
     IndexFolder,
+    exclusions_of,
     forbid_mass_deletion,
     has_current,
     index_folder,
+    keep_exclusions,
     language_warning,
     precision_class,
     reader_of,
@@ -46,7 +48,7 @@ from vaultvec.notes import READER_VERSION
 from vaultvec.reading import Reader, chunker_spec, worker_count
 from vaultvec.settings import Settings
 from vaultvec.store import exists, unfinished
-from vaultvec.vault import load_exclusions, open_vault, walk
+from vaultvec.vault import open_vault, walk
 from vaultvec.writer_process import PAYS_FROM, WriterProcess
 from vaultvec.writing import Writer, WriterTask
 
@@ -103,6 +105,7 @@ class _Run:
         self.seen_ns = 0  # when the walk began
         self.place = (0, 0)
         self.accept_deletions = False
+        self.arrived = 0  # notes that the ledger does not know
         self.boilerplate: frozenset[str] = frozenset()
         self.beside_mb = 0.0  # the most memory that processes beside this one held
         self.engines = EngineLoader(settings, self.hooks.engines, self.hooks.notify)
@@ -110,7 +113,12 @@ class _Run:
     def index(self, full: bool, limit: int | None, accept_deletions: bool) -> IndexReport:
         with writer_lock(self.settings.vault_dir(self.vault)):
             self.seen_ns, self.place, self.accept_deletions = time.time_ns(), self._where(), accept_deletions
-            walked = walk(self.vault, load_exclusions(self.vault, self.settings.exclude))
+            exclusions = exclusions_of(self.settings, self.vault)
+            for line in exclusions.warnings:
+                self.hooks.notify(line)
+            keep_exclusions(self.settings, self.vault, exclusions)
+            walked = walk(self.vault, exclusions)
+            self.report.warnings += walked.warnings
             if not walked.files and not accept_deletions:
                 raise VaultError(
                     f"{self.vault} holds no notes (.md or .canvas); check the path, that its drive is mounted, and "
@@ -121,21 +129,19 @@ class _Run:
             with self._ledger(index) as ledger, ledger.errors_told():
                 if not ledger.meta("vault"):
                     self._warn(choice, walked.files)
-                reread = self._prepare(ledger, index, choice) or full
+                renewed = self._prepare(ledger, index, choice) or full
                 if not ledger.has_notes():
                     self.engines.begin(choice.models[0])
-                self.boilerplate, changed = vault_boilerplate(ledger, walked.files, full)
-                reread = reread or changed
+                self.boilerplate, changed = vault_boilerplate(ledger, walked.files, renewed)
                 if changed and self.boilerplate:
                     self.hooks.notify(boilerplate_line(self.boilerplate))
                 stored = ledger.notes()
-                changes = find_changes(walked.files, walked.unreadable, stored, reread, limit)
+                changes = find_changes(walked.files, walked.unreadable, stored, full, limit)
                 if stored and len(changes.files) >= WARN_FROM:
                     self._warn(choice, walked.files)
-                self._delete(ledger, stored, changes.gone, 0)
-                if reread:  # what this run cannot see, a later one must read
-                    ledger.read_again(changes.hidden)
-                self._work(ledger, index, choice, changes, stored, reread)
+                self.arrived = sum(file.path not in stored for file in walked.files)
+                self._delete(ledger, stored, changes.gone)
+                self._work(ledger, index, choice, changes, stored, full)
                 self._finish(ledger, index, changes)
         return self.report
 
@@ -157,8 +163,9 @@ class _Run:
         return Ledger(index.ledger)
 
     def _prepare(self, ledger: Ledger, index: IndexFolder, choice: Choice) -> bool:
-        """A new index gets its facts; one from an older keyword version is brought up to date. Returns whether every
-        note must be read again, because another reader or chunker read them."""
+        """A new index gets its facts; one from an older keyword version is brought up to date, and notes that another
+        reader or chunker read are marked to be read again. Returns whether they were."""
+        older = [key for key, value in VERSIONS.items() if ledger.meta(key) != value]
         if not ledger.meta("vault"):
             with ledger.transaction():
                 for key, value in {"reason": choice.reason, **VERSIONS, "vault": str(self.vault)}.items():
@@ -171,13 +178,20 @@ class _Run:
                 ledger.fill_outbox(number)  # Chroma's folder is gone, or was never made: all rows are due
         if not has_current(index):
             set_current(index)  # the first index answers while it grows
-        return any(ledger.meta(key) != value for key, value in VERSIONS.items())
+        if older:
+            with ledger.transaction():
+                ledger.read_again(ledger.notes())
+                for key in older:
+                    ledger.set_meta(key, VERSIONS[key])
+        return bool(older)
 
-    def _delete(self, ledger: Ledger, stored: dict[str, StoredNote], gone: Sequence[str], before: int) -> None:
+    def _delete(
+        self, ledger: Ledger, stored: dict[str, StoredNote], gone: Sequence[str], before: Sequence[str] = ()
+    ) -> None:
         """Forget notes that are gone, unless so many are (with those `before`) that the vault itself may be."""
         known = [path for path in gone if path in stored]
         if known and not self.accept_deletions:
-            forbid_mass_deletion(len(stored), len(known) + before, self.vault)
+            forbid_mass_deletion(len(stored), [*before, *known], self.arrived, self.vault)
         self.report.notes_deleted += ledger.delete_notes(known)
 
     def _work(
@@ -187,7 +201,7 @@ class _Run:
         choice: Choice,
         changes: Changes,
         stored: dict[str, StoredNote],
-        reread: bool,
+        full: bool,
     ) -> None:
         """Read, embed and store, side by side. Nothing is started when there is nothing to do."""
         models = self._model_rows(ledger, choice.models)
@@ -198,7 +212,7 @@ class _Run:
         with ExitStack() as stack:
             stack.enter_context(one_thread_meanwhile(not accelerator_present()))
             reader = Reader(
-                changes.files, {} if reread else stored, lambda: self._donating(index),
+                changes.files, {} if full else stored, lambda: self._donating(index),
                 chunker_spec(self.settings, choice.models[0], self.boilerplate), models,
                 worker_count(self.settings, len(changes.files)), self.seen_ns,
             )  # fmt: skip
@@ -219,10 +233,8 @@ class _Run:
             for row, model in zip(models, choice.models, strict=True):
                 embedding.run(row, model.name, partial(self.engines.engine, model))
             self._join(reader, writer)
-            self._delete(ledger, stored, reader.state.vanished, len(changes.gone))
+            self._delete(ledger, stored, reader.state.vanished, changes.gone)
             self._count(reader)
-            if reread:
-                ledger.read_again(path for path, _ in reader.state.failed)
             writer.finish(embedding.show_storing)
             if writer.damage:
                 self.hooks.notify(f"Chroma was made anew from the ledger: {writer.damage.partition(';')[0]}")
@@ -278,7 +290,7 @@ class _Run:
         self.report.notes_unchanged += state.unchanged
         self.report.notes_deleted += state.refused
         self.report.notes_failed += state.failed
-        self.report.warnings = state.warnings
+        self.report.warnings += state.warnings
         self.report.chunks_reused = max(0, state.chunks - state.new_texts)
 
     def _finish(self, ledger: Ledger, index: IndexFolder, changes: Changes) -> None:
@@ -294,11 +306,8 @@ class _Run:
                 f"{report.model} gave no usable vector for {counts.failed} of {counts.chunks} texts "
                 f"({ledger.failures()[0][1]}); the index that answered before still does. Run: python main.py doctor"
             )
-        if changes.complete:
-            for key, value in VERSIONS.items():
-                ledger.set_meta(key, value)
-            if counts.pending == counts.failed:
-                set_current(index)
+        if changes.complete and counts.pending == counts.failed:
+            set_current(index)
         ledger.compact()
         report.peak_rss_mb = peak_rss_mb() + self.beside_mb
         report.seconds = time.perf_counter() - self.started

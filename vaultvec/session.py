@@ -13,14 +13,14 @@ from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerDamaged, LedgerError, VaultError
-from vaultvec.index import current_index, writer_lock
+from vaultvec.index import current_index, exclusions_of, writer_lock
 from vaultvec.ledger import Ledger, StoredNote
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.notes import digest, read_bytes
 from vaultvec.search import Searcher
 from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings
-from vaultvec.vault import load_exclusions, open_vault, walk
+from vaultvec.vault import open_vault, walk
 
 Notify = Callable[[str], None]
 
@@ -139,7 +139,7 @@ def read_status(settings: Settings, vault: Path) -> Status:
 
 def _stale(settings: Settings, vault: Path, ledger: Ledger) -> int | None:
     try:
-        walked = walk(open_vault(vault), load_exclusions(vault, settings.exclude))
+        walked = walk(open_vault(vault), exclusions_of(settings, vault))
     except Exception:
         return None
     stored = ledger.notes()

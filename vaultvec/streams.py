@@ -7,7 +7,8 @@ import sys
 
 
 def use_utf8() -> None:
-    """Make pipes and files UTF-8, and let no character stop a terminal. Call it once, before anything is written or read."""
+    """Make pipes and files UTF-8, and let no character stop a terminal. Call it before anything is written or read; after that it
+    changes nothing more."""
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, io.TextIOWrapper) or stream.encoding.lower().replace("-", "") == "utf8":
             continue
@@ -15,5 +16,5 @@ def use_utf8() -> None:
             stream.reconfigure(errors="replace")
         else:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    if isinstance(sys.stdin, io.TextIOWrapper):
+    if isinstance(sys.stdin, io.TextIOWrapper) and sys.stdin.errors != "replace":
         sys.stdin.reconfigure(errors="replace")  # half a letter, or another encoding: an odd answer, no traceback

@@ -45,6 +45,7 @@ class Exclusions:
     prefixes: tuple[str, ...] = ()  # Obsidian, lower case
     regexes: tuple[re.Pattern[str], ...] = ()  # Obsidian, /.../
     warnings: tuple[str, ...] = ()
+    listed: tuple[str, ...] | None = None  # Obsidian's list as it stands; None when it cannot be read just now
 
     def excludes(self, path: str, is_folder: bool) -> bool:
         """Whether a vault-relative path is out. A folder that is out takes all below it along."""
@@ -59,10 +60,11 @@ class Exclusions:
         return not is_folder and any(regex.search(path) for regex in self.regexes)
 
 
-def load_exclusions(vault: Path, patterns: Sequence[str]) -> Exclusions:
+def load_exclusions(vault: Path, patterns: Sequence[str], kept: Sequence[str] | None = None) -> Exclusions:
     """Join `patterns` (gitignore rules) with the vault's own `userIgnoreFilters` in .obsidian/app.json.
 
-    A broken app.json or expression becomes a line in `.warnings`. Raises SettingsError for a broken pattern of ours.
+    An app.json that cannot be read (half written by a sync tool, say) becomes a line in `.warnings`, and `kept` is used in its
+    place; so does a broken expression. Raises SettingsError for a broken pattern of ours.
     """
     spec = None
     if patterns:
@@ -70,7 +72,10 @@ def load_exclusions(vault: Path, patterns: Sequence[str]) -> Exclusions:
             spec = pathspec.GitIgnoreSpec.from_lines(unicodedata.normalize("NFC", line) for line in patterns)
         except ValueError as error:
             raise SettingsError(f"EXCLUDE holds what is no .gitignore pattern: {error}") from None
-    filters, warnings = _obsidian_filters(vault / ".obsidian" / "app.json")
+    listed, warnings = _obsidian_filters(vault / ".obsidian" / "app.json")
+    if listed is None and kept is not None:
+        warnings[0] += "; those of the last run are left out"
+    filters = listed if listed is not None else kept or []
     prefixes: list[str] = []
     regexes: list[re.Pattern[str]] = []
     for text in filters:
@@ -82,17 +87,18 @@ def load_exclusions(vault: Path, patterns: Sequence[str]) -> Exclusions:
                 warnings.append(f"Obsidian's excluded files: {text} is not a regular expression ({error}); ignored")
         elif text:
             prefixes.append(unicodedata.normalize("NFC", text).lower())
-    return Exclusions(spec, tuple(prefixes), tuple(regexes), tuple(warnings))
+    seen = None if listed is None else tuple(listed)
+    return Exclusions(spec, tuple(prefixes), tuple(regexes), tuple(warnings), seen)
 
 
-def _obsidian_filters(path: Path) -> tuple[list[str], list[str]]:
-    """(filters, warnings) of app.json; no file is no filter."""
+def _obsidian_filters(path: Path) -> tuple[list[str] | None, list[str]]:
+    """(filters, warnings) of app.json; no file is no filter, None one that cannot be read."""
     try:
         settings = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     except (OSError, ValueError, RecursionError) as error:
-        return [], [f".obsidian/app.json cannot be read ({_reason(error)}); Obsidian's excluded files are not known"]
+        return None, [f".obsidian/app.json cannot be read ({_reason(error)}); Obsidian's excluded files are not known"]
     filters = settings.get("userIgnoreFilters") if isinstance(settings, dict) else None
     if filters is None:
         return [], []

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from vaultvec.embedding import Progress
 from vaultvec.errors import LockedError, SettingsError, VaultError, VaultvecError
+from vaultvec.index import exclusions_of
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
-from vaultvec.vault import NOTE_SUFFIXES, Exclusions, load_exclusions, open_vault
+from vaultvec.vault import NOTE_SUFFIXES, Exclusions, open_vault
 
 RETRY_SECONDS = 5.0  # after another process had the lock, or the vault was away
 LONGEST_RETRY = 60.0  # seconds; twice as long after each failure in a row, up to this
@@ -107,11 +108,11 @@ def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.E
     away."""
     from watchfiles import watch as watch_files
 
-    exclusions = [load_exclusions(vault, settings.exclude)]
+    exclusions = [exclusions_of(settings, vault)]
 
     def concerns(_: object, path: str) -> bool:
         if Path(path) == vault / APP_JSON:
-            exclusions[0] = load_exclusions(vault, settings.exclude)
+            exclusions[0] = exclusions_of(settings, vault)
         return concerns_notes(vault, Path(path), exclusions[0])
 
     try:
