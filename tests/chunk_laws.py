@@ -40,10 +40,9 @@ def _check_limits(chunker: Chunker, chunks: list[Chunk]) -> None:
 
 
 def _check_nothing_lost(note: Note, chunks: list[Chunk]) -> None:
-    """Lines in order in the bodies; headings in the bodies, the heading paths or the title."""
-    title = squeeze(note.title)
+    """Lines in order in the bodies; headings in the bodies or in the line above one."""
     bodies = squeeze("".join(chunk.text[chunk.context :] for chunk in chunks))
-    paths = {squeeze(chunk.heading) for chunk in chunks}
+    texts = {squeeze(chunk.text) for chunk in chunks}
     lines = note.body.split("\n")
     special = {}
     for line, _, text in headings(note.body):
@@ -54,7 +53,7 @@ def _check_nothing_lost(note: Note, chunks: list[Chunk]) -> None:
     for number, line in enumerate(lines):
         wanted = squeeze(special.get(number, line))
         if number in special:
-            assert wanted in bodies or wanted in title or any(wanted in path for path in paths), line
+            assert wanted in bodies or any(wanted in text for text in texts), line
         else:
             found = bodies.find(wanted, position)
             assert found >= 0, f"lost: {line!r}"

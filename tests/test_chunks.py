@@ -31,9 +31,25 @@ def sentences(word: str, count: int) -> str:
     return " ".join(f"The {word} number {i} stands here." for i in range(count))
 
 
-def test_an_empty_note_has_no_chunk() -> None:
-    assert cut("") == []
-    assert cut("---\ntags: [a]\n---\n\n  \n") == []
+def test_a_note_without_text_is_its_names() -> None:
+    assert [(chunk.text, chunk.context, chunk.heading) for chunk in cut("")] == [("Basil", 0, "")]
+    (named,) = cut("---\naliases: [Ocimum, 바질]\n---\n\n  \n")
+    assert named.text == "Basil\nOcimum\n바질"
+
+
+def test_a_heading_that_the_line_above_cannot_say_stands_in_the_text() -> None:
+    long = " ".join(f"word{i}" for i in range(20))
+    chunks = cut(f"# {long} one\n\n## {long} two\n\n### {long} three\n\nthe text below\n")
+    text = "".join(chunk.text for chunk in chunks)
+    assert all(f"{long} {number}" in text for number in ("one", "two", "three"))
+    assert max(len(chunk.heading) for chunk in cut(f"# {'y' * 5000}\n\ntext")) == 500
+
+
+def test_japanese_and_chinese_are_cut_between_sentences() -> None:
+    for sentence in ("図書館の利用者カードは窓口で作ることができます。", "种植玫瑰之前需要注意土壤的酸碱度。"):
+        chunks = cut(sentence * 60)
+        assert len(chunks) > 3
+        assert {chunk.text[chunk.context :].replace("\n", "")[-1] for chunk in chunks} == {"。"}
 
 
 def test_title_and_headings_stand_before_the_body() -> None:

@@ -117,3 +117,19 @@ def test_a_stored_word_is_found_by_itself(word: str) -> None:
     query = parse_query(word)
     if query.terms and index_terms(word):
         assert matches(f"before {word} after", " OR ".join(query.terms))
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "found"),
+    [
+        ("हिन्दी में खोज", "हिन्दी", True),
+        ("ह न द", "हिन्दी", False),
+        ("ผมชอบกินข้าวผัด", "ข้าว", True),
+        ("กบ ข า ว", "ข้าว", False),
+        ("مُحَمَّد", "محمد", True),
+        ("שלום", "שָׁלוֹם", True),
+        ("co\u00adoperate", "cooperate", True),
+    ],
+)
+def test_vowel_signs_belong_to_their_word(text: str, query: str, found: bool) -> None:
+    assert matches(text, " AND ".join(parse_query(query).terms)) is found

@@ -19,6 +19,7 @@ from index_state import state_of
 
 import main
 from vaultvec import pipeline, reading
+from vaultvec import vault as vault_module
 from vaultvec.errors import ModelError
 from vaultvec.models import L6, resolve, verify_weights
 from vaultvec.pipeline import Hooks, index_vault
@@ -92,7 +93,7 @@ def test_a_note_that_becomes_a_link_while_it_is_read_is_not_followed(tmp_path: P
     vault.mkdir()
     (tmp_path / "secret.md").write_text(SECRET, encoding="utf-8")
     (vault / "a.md").write_text("a note", encoding="utf-8")
-    walked = pipeline.walk(vault, pipeline.load_exclusions(vault, ()))
+    walked = pipeline.walk(vault, vault_module.load_exclusions(vault, ()))
     (vault / "a.md").unlink()
     (vault / "a.md").symlink_to(tmp_path / "secret.md")
     spec = pipeline.chunker_spec(fake_settings(tmp_path / "data"), resolve(L6))

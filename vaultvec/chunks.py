@@ -18,12 +18,16 @@ from vaultvec.notes import headings
 from vaultvec.tokenizing import Tokenizer
 
 # Raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors).
-CHUNKER_VERSION = 1
+CHUNKER_VERSION = 2
 CONTEXT_SHARE = 3  # title and headings take at most 1/3 of a chunk
 CHARS_PER_TOKEN = 12  # a chunk's characters are bounded too: one [UNK] can stand for a whole line of base64
 SEGMENT_CHARS = 2000  # longer lines are cut before they are tokenised, so that time stays linear
+HEADING_CHARS = 500  # of a heading in a heading path, which every chunk below it repeats; its own line stays whole
+MOST_NAMES = 20  # aliases that stand for a note without text
 
-_BREAKS = (re.compile(r"\n"), re.compile(r"(?<=[.!?。！？…])\s+"), re.compile(r"\s+"))
+# Where a text may be cut, the best first. Chinese and Japanese sentences end without a space.
+_BREAKS = (re.compile(r"\n"), re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])(?![。！？」』）”’])"), re.compile(r"\s+"))
+_SEGMENT_END = re.compile(r"\s|[。！？]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,14 @@ class Chunker:
         self._overhead = len(tokenizer.prefix_ids) + len(tokenizer.suffix_ids) + len(self._prefix)
 
     def chunk(self, note: Note) -> list[Chunk]:
-        """The chunks of a note in reading order; an empty note has none. No chunk exceeds the model's token limit."""
-        units = self._units(note)
+        """The chunks of a note in reading order; one without text has one chunk, its names. None exceeds the model's token
+        limit."""
+        pieces = list(_pieces(note, self.boilerplate)) or list(_pieces(note, frozenset()))
+        title = note.title if pieces else ""
+        units = self._units(pieces or list(_names(note)))
         if not units:
             return []
-        context = _Context(self.tokenizer, note.title, self.limits.target // CONTEXT_SHARE)
+        context = _Context(self.tokenizer, title, self.limits.target // CONTEXT_SHARE)
         groups = _pack(units, self.limits, self._overhead, context)
         chunks: list[Chunk] = []
         for group in groups:
@@ -84,10 +91,9 @@ class Chunker:
                 )
         return chunks
 
-    def _units(self, note: Note) -> list[_Unit]:
+    def _units(self, pieces: Sequence[_Piece]) -> list[_Unit]:
         """Headings and paragraphs of a note, none of them longer than a chunk's body may be."""
         room = self.limits.target - self._overhead - self.limits.target // CONTEXT_SHARE
-        pieces = list(_pieces(note, self.boilerplate)) or list(_pieces(note, frozenset()))
         ids = self.tokenizer.encode_plain([text for text, _, _, _ in pieces])
         units: list[_Unit] = []
         for (text, line, path, is_heading), row in zip(pieces, ids, strict=True):
@@ -116,6 +122,8 @@ class Chunker:
         if all(unit.is_heading and unit.path == path for unit in body):
             path = path[:-1]  # a heading with nothing below it is the body
         prefix, prefix_ids, heading = context.of(path)
+        if not all(unit.text == unit.path[-1] and unit.text in prefix for unit in group[: len(group) - len(body)]):
+            body = group  # the context line was shortened, and does not say these headings
         body_text = "\n".join(unit.text for unit in body)
         text = f"{prefix}\n{body_text}" if prefix else body_text
         if self.tokenizer.joinable:
@@ -167,7 +175,7 @@ class _Context:
             inner = path[1:] if path and path[0] == self._title else path
             shown = [part for part in (self._title, *inner) if part]
             line, ids = self._fitting(shown)
-            self._known[path] = (line, ids, " > ".join(inner))
+            self._known[path] = (line, ids, " > ".join(inner)[:HEADING_CHARS])
         return self._known[path]
 
     def _fitting(self, parts: list[str]) -> tuple[str, TokenIds]:
@@ -190,8 +198,18 @@ class _Context:
         return len(self.of(path)[1])
 
 
-def _pieces(note: Note, boilerplate: frozenset[str]) -> Iterator[tuple[str, int, tuple[str, ...], bool]]:
-    """(text, line, heading path, is a heading) for each heading and each paragraph of a note."""
+_Piece = tuple[str, int, tuple[str, ...], bool]  # text, line, heading path, whether it is a heading
+
+
+def _names(note: Note) -> Iterator[_Piece]:
+    """What a note without text is called: it is found by that."""
+    for name in (note.title, *note.aliases[:MOST_NAMES]):
+        if name.strip():
+            yield name, 0, (), False
+
+
+def _pieces(note: Note, boilerplate: frozenset[str]) -> Iterator[_Piece]:
+    """Each heading and each paragraph of a note."""
     lines = note.body.split("\n")
     stack: list[tuple[int, str]] = []
     found = {line: (level, text) for line, level, text in headings(note.body)}
@@ -199,7 +217,7 @@ def _pieces(note: Note, boilerplate: frozenset[str]) -> Iterator[tuple[str, int,
     paragraph: list[str] = []
     start = 0
 
-    def flush() -> Iterator[tuple[str, int, tuple[str, ...], bool]]:
+    def flush() -> Iterator[_Piece]:
         text = "\n".join(paragraph)
         if text.strip():
             yield from ((part, start + offset, path, False) for part, offset in _segments(text))
@@ -213,7 +231,7 @@ def _pieces(note: Note, boilerplate: frozenset[str]) -> Iterator[tuple[str, int,
             while stack and stack[-1][0] >= level:
                 stack.pop()
             stack.append((level, text))
-            path = tuple(heading for _, heading in stack if heading)
+            path = tuple(heading[:HEADING_CHARS] for _, heading in stack if heading)
             if text and line.strip() not in boilerplate:
                 yield text, index, path, True
             skip_underline = not line.lstrip().startswith("#")
@@ -229,13 +247,13 @@ def _pieces(note: Note, boilerplate: frozenset[str]) -> Iterator[tuple[str, int,
 
 
 def _segments(text: str) -> Iterator[tuple[str, int]]:
-    """Cut a paragraph into stretches of at most SEGMENT_CHARS, at white space where there is some."""
+    """Cut a paragraph into stretches of at most SEGMENT_CHARS, at white space or a full stop where there is some."""
     position = line = 0
     while position < len(text):
         end = min(len(text), position + SEGMENT_CHARS)
         if end < len(text):
-            space = max(text.rfind("\n", position, end), text.rfind(" ", position, end))
-            end = space + 1 if space > position else end
+            ends = [match.end() for match in _SEGMENT_END.finditer(text, position + 1, end)]
+            end = ends[-1] if ends else end
         part = text[position:end]
         if part.strip():
             yield part.strip("\n").rstrip(), line

@@ -20,15 +20,25 @@ from dataclasses import dataclass
 from vaultvec.korean import ENDINGS, PARTICLES, is_korean, stem
 from vaultvec.languages import FUNCTION_WORDS, language_of
 
-KEYWORDS_VERSION = 2  # raise when the same text gives other terms: the keyword index is then rebuilt
-TOKENIZE = "porter unicode61 remove_diacritics 2"
+KEYWORDS_VERSION = 3  # raise when the same text gives other terms: the keyword index is then rebuilt
+TOKENIZE = "porter unicode61 remove_diacritics 2 categories ''L* N* Co Mn Mc''"  # a vowel sign is part of its word
 MAX_QUERY_TERMS = 64  # a query of 10,000 words is answered by its first 64 different terms
 
 _CJK = (
     "\u1100-\u11ff\u3041-\u30ff\u3131-\u318e\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
+    "\u0e01-\u0e4e\u0e81-\u0ece\u1000-\u103f\u1780-\u17d3"  # Thai, Lao, Burmese, Khmer: no spaces between words either
 )
-_RUN = re.compile(f"[{_CJK}]+|[^\\W_{_CJK}]+")
+# Vowel signs that Python's \w leaves out: Latin, Greek and Cyrillic, Arabic and Syriac, the scripts of India, Tibetan.
+_MARKS = (
+    "\u0300-\u036f\u0483-\u0487\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0711\u0730-\u074a\u0900-\u0963\u0971-\u09e3"
+    "\u09fe-\u0dff\u0f18\u0f19\u0f35\u0f37\u0f39\u0f3e\u0f3f\u0f71-\u0f84\u0f86\u0f87\u0f8d-\u0fbc\u1dc0-\u1dff"
+)
+# What a word is written with or without: the points of Hebrew and Arabic, soft hyphens, joiners.
+_POINTS = re.compile(
+    "[\u00ad\u200b-\u200d\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
+)
+_RUN = re.compile(f"[{_CJK}]+|(?:[^\\W_{_CJK}]|[{_MARKS}])+")
 _IS_CJK = re.compile(f"[{_CJK}]")
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟＂«»", '"'))
 
@@ -56,7 +66,7 @@ def index_terms(text: str) -> str:
 
 def _runs(text: str) -> Iterator[str]:
     """Words and CJK runs, in our own lower case: SQLite's does not know every script that has capitals."""
-    for match in _RUN.finditer(unicodedata.normalize("NFC", _lower(text))):
+    for match in _RUN.finditer(_POINTS.sub("", unicodedata.normalize("NFC", _lower(text)))):
         yield match.group()
 
 

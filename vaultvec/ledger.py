@@ -14,8 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -24,6 +23,10 @@ from vaultvec.donors import Donors, is_unit_vector
 from vaultvec.keywords import KEYWORDS_VERSION, index_terms
 from vaultvec.queues import PAGE, Queues, pages
 from vaultvec.schema import KEYWORDS_TABLE
+
+INSERT_KEYWORDS = "INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)"
+TITLE_CHARS = 500  # of a title, which stands in the keyword row of every chunk of its note
+CALLED_CHARS = 1000  # of the tags and aliases there
 
 
 def content_hash(text: str) -> bytes:
@@ -140,8 +143,7 @@ class Ledger(Queues):
             return added
 
     def _insert_chunks(self, note_id: int, note: Note, chunks: Sequence[Chunk], models: Sequence[ModelRow]) -> int:
-        labels = index_terms(" ".join((*note.tags, *note.aliases)))
-        title = index_terms(note.title)
+        names = _names(note.path, note.title, note.tags, note.aliases)
         hashes = [content_hash(chunk.text) for chunk in chunks]
         for chunk, digest in zip(chunks, hashes, strict=True):
             cursor = self.db.execute(
@@ -150,14 +152,8 @@ class Ledger(Queues):
                 (note_id, chunk.slot, chunk.heading, chunk.text, chunk.context, chunk.start_line, digest,
                  len(chunk.token_ids)),
             )  # fmt: skip
-            terms = (
-                cursor.lastrowid,
-                title,
-                index_terms(chunk.heading),
-                labels,
-                index_terms(chunk.text[chunk.context :]),
-            )
-            self.db.execute("INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)", terms)
+            terms = _terms(chunk.slot, names, chunk.heading, chunk.text[chunk.context :])
+            self.db.execute(INSERT_KEYWORDS, (cursor.lastrowid, *terms))
         return sum(self._enqueue(model, note.path, chunks, hashes) for model in models)
 
     def _enqueue(self, model: ModelRow, path: str, chunks: Sequence[Chunk], hashes: Sequence[bytes]) -> int:
@@ -275,19 +271,15 @@ class Ledger(Queues):
             self.db.execute("DROP TABLE IF EXISTS keywords")  # a damaged one cannot be emptied row by row
             self.db.execute(KEYWORDS_TABLE)
             rows = self.db.execute(
-                "SELECT chunks.id, title, heading, tags, aliases, text, context FROM chunks JOIN notes ON notes.id = note"
+                "SELECT chunks.id, slot, path, title, tags, aliases, heading, text, context FROM chunks "
+                "JOIN notes ON notes.id = note"
             )
-            count = 0
-            while page := list(islice(rows, 1000)):
-                self.db.executemany(
-                    "INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)",
-                    [
-                        (i, index_terms(title), index_terms(heading),
-                         index_terms(" ".join(json.loads(tags) + json.loads(aliases))), index_terms(text[context:]))
-                        for i, title, heading, tags, aliases, text, context in page
-                    ],
-                )  # fmt: skip
-                count += len(page)
+            count, last, names = 0, "", ("", "")
+            for number, slot, path, title, tags, aliases, heading, text, context in rows:
+                if path != last:
+                    last, names = path, _names(path, title, json.loads(tags), json.loads(aliases))
+                self.db.execute(INSERT_KEYWORDS, (number, *_terms(slot, names, heading, text[context:])))
+                count += 1
             self.set_meta("keywords_version", str(KEYWORDS_VERSION))
         return count
 
@@ -296,6 +288,19 @@ class Ledger(Queues):
         rows = "SELECT id FROM keywords_docsize"  # FTS5's own table of rows; the virtual one would read every text
         missing = self._count(f"SELECT count(*) FROM chunks WHERE id NOT IN ({rows})")
         return missing, self._count(f"SELECT count(*) FROM ({rows}) WHERE id NOT IN (SELECT id FROM chunks)")
+
+
+def _names(path: str, title: str, tags: Sequence[str], aliases: Sequence[str]) -> tuple[str, str]:
+    """(title, everything else that a note is called) as terms. A file's name counts where the note has another title."""
+    stem = PurePosixPath(path).stem
+    called = (*tags, *aliases, *([stem] if stem != title else []))
+    return index_terms(title[:TITLE_CHARS]), index_terms(" ".join(called))
+
+
+def _terms(slot: int, names: tuple[str, str], heading: str, body: str) -> tuple[str, str, str, str]:
+    """A chunk's row of the keyword index. Very many tags stand in the note's first row as a whole."""
+    title, called = names
+    return title, index_terms(heading), called if slot == 0 else called[:CALLED_CHARS], index_terms(body)
 
 
 def _json(values: Sequence[str]) -> str:

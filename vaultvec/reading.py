@@ -29,6 +29,9 @@ from vaultvec.settings import Settings
 WORKERS_PAY_FROM = 4000  # notes to read; below, starting processes costs more than it brings (benchmarks/workers.py)
 WORKERS_PAY_FROM_GPU = 500  # one process reads about 400 notes a second, fewer than a GPU embeds
 COMMIT_NOTES = 32  # notes of one transaction: a reader of the index sees them appear together
+COMMIT_CHUNKS = (
+    2000  # and the most chunks, so that no transaction lasts long and no page of large notes fills the memory
+)
 RACY_NS = 2 * 10**9  # the coarsest clock of a file system in use (FAT: 2 s)
 CHUNK_OF_WORK = 16  # notes sent to a process at a time
 
@@ -97,6 +100,16 @@ def settled(file: NoteFile, seen_ns: int) -> NoteFile:
     return replace(file, ctime_ns=0) if file.ctime_ns > seen_ns - RACY_NS else file
 
 
+def _page(results: Iterator[ReadNote]) -> Iterator[ReadNote]:
+    """What is committed together: COMMIT_NOTES notes, or fewer once they have COMMIT_CHUNKS chunks."""
+    chunks = 0
+    for result in islice(results, COMMIT_NOTES):
+        yield result
+        chunks += len(result.chunks)
+        if chunks >= COMMIT_CHUNKS:
+            return
+
+
 @dataclass(slots=True)
 class ReaderState:
     """What the reader has done so far; written by its thread alone."""
@@ -144,7 +157,7 @@ class Reader(threading.Thread):
         try:
             with self._open_ledger() as ledger:
                 results = self._results()
-                while page := list(islice(results, COMMIT_NOTES)):
+                while page := list(_page(results)):
                     with ledger.transaction():
                         for result in page:
                             self._apply(ledger, result)
