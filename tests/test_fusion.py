@@ -136,11 +136,12 @@ def test_a_score_grows_with_the_points_and_stays_between_0_and_1(points: list[fl
 
 def test_words_that_stand_together_earn_points() -> None:
     yes, no = np.ones(1, np.bool_), np.zeros(1, np.bool_)
-    assert together(np.float32([1.0]), no, no) == pytest.approx([0.5])
-    assert together(np.float32([0.5]), no, no) == pytest.approx([0.0625])
-    assert together(np.float32([1.0]), yes, no) == pytest.approx([0.7])
-    assert together(np.float32([1.0]), yes, yes) == pytest.approx([1.0])
-    assert together(np.float32([0.0]), no, yes) == pytest.approx([0.3])
+    assert together(np.float32([1.0]), 2, no, no, no) == pytest.approx([0.5])
+    assert together(np.float32([0.5]), 2, no, no, no) == pytest.approx([0.0625])
+    assert together(np.float32([1.0]), 1, no, no, no) == pytest.approx([0.3])
+    assert together(np.float32([1.0]), 2, yes, no, no) == pytest.approx([0.7])
+    assert together(np.float32([1.0]), 2, yes, yes, yes) == pytest.approx([1.3])
+    assert together(np.float32([0.0]), 2, no, yes, no) == pytest.approx([0.3])
 
 
 def test_calibration() -> None:

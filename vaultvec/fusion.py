@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]  # (m,), one for each candidate; nan where a half knows nothing of it
+Marks = NDArray[np.bool_]  # (m,)
 
 KEYWORD_WEIGHT = 0.3  # against 1 for the models
 KEYWORD_WEIGHT_CJK = 1.0  # a query of bigrams is matched in small part only, and the bundled model is weaker there
@@ -29,9 +30,11 @@ OPENING_BONUS = 0.02  # a note's first chunk says what the note is about
 OTHER_SCRIPT_PENALTY = 0.05
 # For a chunk that holds the query's words together. Questions that paraphrase find no such chunk; a few words of the note do.
 TOGETHER_BONUS = 0.5  # times the held share of the words' weight, to the power
+WORD_BONUS = 0.3  # the same for a query of one word: who types one looks for the notes that hold it
 TOGETHER_POWER = 3  # so that half of the words earn little
 PHRASE_BONUS = 0.2  # the query as it stands
 NAME_BONUS = 0.3  # the query as it stands, in the title or an alias
+TITLE_BONUS = 0.3  # the query is the title, or an alias, as a whole
 SIZE_PENALTY = 0.03  # times the logarithm of a note's chunks: the best of many is high by chance
 BM25_MOST = 2.2  # k1 + 1: what a term's weight is multiplied by at the most
 
@@ -76,14 +79,15 @@ def idf(matches: int, total: int) -> float:
     return max(1e-6, math.log((total - matches + 0.5) / (matches + 0.5)))
 
 
-def together(coverage: Scores, phrase: NDArray[np.bool_], named: NDArray[np.bool_]) -> Scores:
+def together(coverage: Scores, words: int, phrase: Marks, named: Marks, titled: Marks) -> Scores:
     """Points for each chunk that holds the query's words together.
 
-    `coverage`: the share of the words' weight that it holds, however often; `phrase`: whether the query stands in it as it is;
-    `named`: whether its note is called so.
+    `coverage`: the share of the words' weight that it holds, however often; `words`: how many were weighed; `phrase`: whether the
+    query stands in it as it is; `named`: whether the note's name holds it so; `titled`: whether it is the name.
     """
-    points = TOGETHER_BONUS * np.clip(coverage, 0, 1) ** TOGETHER_POWER + PHRASE_BONUS * phrase + NAME_BONUS * named
-    found: Scores = points.astype(np.float32)
+    held = np.clip(coverage, 0, 1) ** TOGETHER_POWER
+    points = held * (TOGETHER_BONUS if words > 1 else WORD_BONUS)
+    found: Scores = (points + PHRASE_BONUS * phrase + NAME_BONUS * named + TITLE_BONUS * titled).astype(np.float32)
     return found
 
 
@@ -114,7 +118,7 @@ def fuse(
     order = np.lexsort((candidates.rows[best], -points))
     most = (1.0 if models else 0.0) + _weight(models, keyword)
     if keyword and keyword.bonus is not None:
-        most += TOGETHER_BONUS + PHRASE_BONUS + NAME_BONUS
+        most += TOGETHER_BONUS + PHRASE_BONUS + NAME_BONUS + TITLE_BONUS
     earned = np.clip(points.astype(np.float64), 0.0, most)  # in float32 two neighbours could change places
     scores = earned * (most + 1) / (most * (earned + 1)) if most else earned
     return [(float(min(1.0, scores[i])), int(best[i])) for i in order]

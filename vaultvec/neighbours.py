@@ -62,11 +62,12 @@ def unlinked_pairs(
     for start in range(0, len(ids), BLOCK):
         scores = means[start : start + BLOCK] @ means.T  # (block, notes)
         for row in range(len(scores)):
-            scores[row, : start + row + 1] = -2.0  # each pair once
-            scores[row, linked.get(start + row, [])] = -2.0
-        scores[scores >= TWIN] = -2.0
+            scores[row, : start + row + 1] = -np.inf  # each pair once
+            scores[row, linked.get(start + row, [])] = -np.inf
+        scores[scores >= TWIN] = -np.inf
         top = _top(scores.reshape(-1), k)
         found = [(float(scores.reshape(-1)[i]), int(i // len(ids)), int(i % len(ids))) for i in top]
+        found = [row for row in found if row[0] > -np.inf]
         pairs += [
             (score, int(ids[start + row]), int(ids[column])) for score, row, column in found if score >= min_score
         ]
@@ -99,7 +100,8 @@ def linked_pairs(notes: Mapping[int, NoteRow]) -> set[tuple[int, int]]:
     """(from, to) of every link that names a note by path (from the vault or from its own folder), file name, title or
     alias."""
     by_name: dict[str, int] = {}
-    for names in (note_titles, note_paths):  # a path names one note, so it has the last word
+    # As Obsidian has it, a path goes before a file's name, and that before a title or an alias.
+    for names in (note_titles, _stem, note_paths):
         for note in notes.values():
             for name in names(note):
                 by_name[name] = note.id
@@ -110,6 +112,10 @@ def linked_pairs(notes: Mapping[int, NoteRow]) -> set[tuple[int, int]]:
         for name in (link, _from_folder(note.path, link))
         if by_name.get(name, note.id) != note.id
     }
+
+
+def _stem(note: NoteRow) -> tuple[str]:
+    return (folded(posixpath.splitext(posixpath.basename(note.path))[0]),)
 
 
 def _from_folder(path: str, link: str) -> str:

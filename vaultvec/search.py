@@ -25,6 +25,7 @@ from vaultvec.languages import language_of, script_of
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import NoteRow, note_rows, openings, passages
 from vaultvec.matrix import ChunkTable, Ids, read_table
+from vaultvec.models import USE
 from vaultvec.names import find_note, obsidian_uri, vault_root
 from vaultvec.neighbours import nearest_notes, unlinked_pairs
 from vaultvec.semantic import ModelSlot, SemanticIndex
@@ -157,8 +158,8 @@ class Searcher:
             names = ", ".join(slot.spec.name for slot in self.semantic.models)
             instead = "try --mode keyword" if mode == "semantic" else "results rest on its words alone"
             remarks.append(
-                f"{names} does not know the language of this query ({language}); {instead}. "
-                'with EMBEDDING_MODEL = "auto" in config.py, python main.py index --full picks a model for it'
+                f"{names} does not know the language of this query ({language}); {instead}. To search in it by meaning, set "
+                f'EMBEDDING_MODEL = "{USE}" or another multilingual model in config.py and run: python main.py index'
             )
         return [(slot, self.semantic.embed(slot, query.text)) for slot in readers]
 

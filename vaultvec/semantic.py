@@ -81,6 +81,9 @@ class SemanticIndex:
         """Take a newer chunk table; of the vectors in memory only new ones are read."""
         self._table = table
         self._samples.clear()
+        for store in self._stores.values():  # Chroma does not see what another process has written since it was opened
+            store.close()
+        self._stores.clear()
         for slot in self.models:
             if slot.row in self._matrices:
                 old = self._matrices[slot.row]

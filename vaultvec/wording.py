@@ -18,6 +18,7 @@ from vaultvec.lookup import (
     matching_among,
     matching_chunks,
     matching_phrases,
+    note_rows,
 )
 from vaultvec.matrix import ChunkTable, Ids
 
@@ -55,7 +56,7 @@ class WordIndex:
         """Points for each of these rows that holds the query's words together, or as they stand, or in its note's name."""
         ids = self._table.ids[rows]
         coverage, weighed = self._coverage(query.terms, ids)
-        phrase, named = np.zeros((2, len(ids)), np.bool_)
+        phrase, named, titled = np.zeros((3, len(ids)), np.bool_)
         # Only these can hold the phrase: a title stands in the row of each of its note's chunks.
         whole = coverage > 1 - 1e-4
         if query.phrase and whole.any():
@@ -63,7 +64,15 @@ class WordIndex:
             named[whole], *standing = matching_phrases(self._ledger, asked, ids[whole])
             if standing:
                 phrase[whole] = standing[0]
-        return together(coverage if weighed > 1 else np.zeros_like(coverage), phrase, named)
+            titled[named] = self._titled(query, self._table.notes[rows[named]])
+        return together(coverage, weighed, phrase, named, titled)
+
+    def _titled(self, query: KeywordQuery, notes: Ids) -> NDArray[np.bool_]:
+        """Which of these notes have the query, and nothing else, as their title or an alias."""
+        wanted = index_terms(query.text)
+        found = note_rows(self._ledger, sorted(set(notes.tolist())))
+        called = {number for number, note in found.items() if wanted in map(index_terms, (note.title, *note.aliases))}
+        return np.isin(notes, list(called))
 
     def _coverage(self, terms: Sequence[str], ids: Ids) -> tuple[Scores, int]:
         """(the share of the terms' weight that each chunk holds, 0 to 1; how many terms were weighed)."""
@@ -83,10 +92,11 @@ class WordIndex:
         if self._count(term):
             return matching_among(self._ledger, term, ids).astype(np.float32)
         held = np.zeros(len(ids), np.float32)
-        known = [part for part in parts(term) if self._count(part)]
-        for part in known:
-            held += np.float32(self._weight(part)) * matching_among(self._ledger, part, ids)
-        return held / np.float32(max(sum(map(self._weight, known)), 1e-9))
+        pairs = parts(term)
+        for part in pairs:
+            if self._count(part):
+                held += np.float32(self._weight(part)) * matching_among(self._ledger, part, ids)
+        return held / np.float32(sum(map(self._weight, pairs)))
 
     def _weight(self, term: str) -> float:
         return idf(self._count(term), len(self._table.ids))
