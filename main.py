@@ -76,7 +76,7 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
         searcher.close()
     for remark in filter(None, remarks):
         console.say(remark)
-    console.print_rows(answer.results, args.format)
+    console.print_rows(answer.results, args.format, args.query)
     if not answer.results and args.format == "text":
         console.say("nothing found")
     return 0
@@ -147,11 +147,12 @@ def run_watch(settings: Settings, args: argparse.Namespace) -> int:
 def run_export(settings: Settings, args: argparse.Namespace) -> int:
     """export: the vectors as a NumPy file."""
     from vaultvec.export import export
+    from vaultvec.names import vault_root
 
     target = Path(args.file).expanduser()
     if target.suffix != ".npz":
         raise VaultvecError(f"{target.name} does not end in .npz; write for example: python main.py export vectors.npz")
-    if target.resolve().is_relative_to(_vault(settings).expanduser().resolve()):
+    if target.resolve().is_relative_to(vault_root(_vault(settings).expanduser().resolve())[0]):
         raise VaultvecError(f"{target} lies in the vault, where nothing is ever written; choose another folder")
     count = export(settings, _vault(settings), target)
     if args.json:

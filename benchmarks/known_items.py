@@ -1,4 +1,4 @@
-"""Queries made from the notes themselves: a title, a few words, words with strange ones among them, part of a sentence.
+"""Queries made from the notes themselves: a title, a word, a few words, words with strange ones among them, part of a sentence.
 
 People who know what they look for type such queries, where the sets of benchmarks/eval paraphrase. Nobody writes them: they are
 drawn from the vault, the same ones every time, so any vault can be measured. "Known-item search" is the field's term.
@@ -10,7 +10,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vaultvec.datatypes import Note
@@ -20,6 +20,7 @@ LEAST_CHARS = 300  # of a note that is drawn
 LINE_WORDS = 8  # of a line that is drawn
 RARE_SHARE = 20  # words that stand in fewer than one note in so many are drawn, or
 RARE_NOTES = 20  # in no more notes than these
+WORD_NOTES = (2, 6)  # a word alone stands in so many
 STRANGE = 2  # words of other notes among three of this one
 SEED = 7
 
@@ -36,7 +37,7 @@ class KnownItem:
 
 
 def known_items(notes: Iterable[Note]) -> dict[str, list[KnownItem]]:
-    """Kind → queries: "title", "words", "strange" (words among others), "sentence"."""
+    """Kind → queries: "title", "word", "words", "strange" (words among others), "sentence"."""
     texts = {note.path: unicodedata.normalize("NFC", f"{note.title}\n{note.body}") for note in notes}
     titles = {path: text.partition("\n")[0] for path, text in texts.items()}
     flat = {path: f" {' '.join(_WORD.findall(text)).lower()} " for path, text in texts.items()}
@@ -47,7 +48,13 @@ def known_items(notes: Iterable[Note]) -> dict[str, list[KnownItem]]:
     draw.shuffle(paths)
     lines = {path: _line(texts[path], draw) for path in paths[:NOTES]}
     strangers = [word for line in lines.values() for word in _WORD.findall(line) if len(word) > 2]
-    kinds: dict[str, list[KnownItem]] = {"title": [], "words": [], "strange": [], "sentence": []}
+    kinds: dict[str, list[KnownItem]] = {
+        "title": [],
+        "word": _single(words, frequency),
+        "words": [],
+        "strange": [],
+        "sentence": [],
+    }
     most = max(RARE_NOTES, len(texts) // RARE_SHARE)
 
     def put(kind: str, query: str, path: str, others: Iterable[str]) -> None:
@@ -71,6 +78,14 @@ def known_items(notes: Iterable[Note]) -> dict[str, list[KnownItem]]:
             draw.shuffle(mixed)
             put("strange", " ".join(mixed), path, (other for other in words if words[other].issuperset(picked)))
     return kinds
+
+
+def _single(words: Mapping[str, frozenset[str]], frequency: Counter[str]) -> list[KnownItem]:
+    """Words alone, and the notes that hold them."""
+    few, many = WORD_NOTES
+    rare = sorted(word for word, notes in frequency.items() if few <= notes <= many and _LETTERS.fullmatch(word))
+    drawn = random.Random(SEED).sample(rare, min(NOTES, len(rare)))
+    return [KnownItem(word, frozenset(path for path, found in words.items() if word in found)) for word in drawn]
 
 
 def _line(text: str, draw: random.Random) -> str:

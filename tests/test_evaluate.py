@@ -80,7 +80,13 @@ def test_known_items_come_from_the_notes() -> None:
     ]
     made = known_items(notes)
     assert made == known_items(notes)
-    assert {kind: len(items) for kind, items in made.items()} == {"title": 3, "words": 3, "strange": 3, "sentence": 3}
+    assert {kind: len(items) for kind, items in made.items()} == {
+        "title": 3,
+        "word": 18,
+        "words": 3,
+        "strange": 3,
+        "sentence": 3,
+    }
     text = {note.path: f"{note.title} {note.body}".lower() for note in notes}
     assert all(item.answers == {f"{item.query}.md"} for item in made["title"])
     assert all(item.query.lower() in text[path] for item in made["sentence"] for path in item.answers)
@@ -88,4 +94,4 @@ def test_known_items_come_from_the_notes() -> None:
         assert 2 <= len(item.query.split()) <= 4
         assert item.answers == {note.path for note in notes}  # all three hold the same words
     assert all(len(item.query.split()) == 5 for item in made["strange"])
-    assert known_items([]) == {"title": [], "words": [], "strange": [], "sentence": []}
+    assert known_items([]) == {"title": [], "word": [], "words": [], "strange": [], "sentence": []}

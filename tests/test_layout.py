@@ -47,7 +47,7 @@ monitor
 integrity
 measure
 doctor watch model_list phases config_file
-console arguments
+excerpt console arguments
 interactive
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}

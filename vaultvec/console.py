@@ -17,6 +17,7 @@ from rich.text import Text
 
 from vaultvec.datatypes import IndexReport, SearchResult
 from vaultvec.embedding import Progress as Moment
+from vaultvec.excerpt import excerpt
 from vaultvec.integrity import Finding
 from vaultvec.phases import Step
 from vaultvec.session import Status
@@ -166,8 +167,8 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else _duration(seconds)
 
 
-def print_results(results: Sequence[SearchResult]) -> None:
-    """Results for a person: clickable title, place, snippet."""
+def print_results(results: Sequence[SearchResult], query: str = "") -> None:
+    """Results for a person: clickable title, place, and what they say of the query."""
     for row in results:
         title = Text(f"{row.rank}. ", style="dim")
         title.append(plain(row.title), style=f"bold link {row.uri}")
@@ -178,13 +179,14 @@ def print_results(results: Sequence[SearchResult]) -> None:
         out.print(
             Text(f"   {plain(row.path)}:{row.start_line}" + "".join(f" #{plain(tag)}" for tag in row.tags), style="dim")
         )
-        snippet = " ".join(plain(row.text).split())
-        out.print(Text(f"   {snippet[:SNIPPET_CHARS]}{'…' if len(snippet) > SNIPPET_CHARS else ''}"))
+        text = excerpt(row.text, query, SNIPPET_CHARS)
+        more = "" if row.text.endswith(text.removeprefix("… ")) else "…"
+        out.print(Text(f"   {' '.join(plain(text).split())}{more}"))
         if row.explain:
             out.print(Text(f"   {_explained(row)}", style="dim"))
 
 
-def print_rows(results: Sequence[SearchResult], form: str) -> None:
+def print_rows(results: Sequence[SearchResult], form: str, query: str = "") -> None:
     """Results as text, json, csv or md."""
     if form == "json":
         print_json([row.as_dict() for row in results])
@@ -197,7 +199,7 @@ def print_rows(results: Sequence[SearchResult], form: str) -> None:
             explained = f" – {_explained(row)}" if row.explain else ""
             print(f"{row.rank}. [{title}]({row.uri}){heading} ({row.score:.3f}){explained}")
     else:
-        print_results(results)
+        print_results(results, query)
 
 
 def _print_csv(results: Sequence[SearchResult]) -> None:

@@ -112,7 +112,8 @@ def _models(settings: Settings, vault: Path | None) -> list[ModelSpec]:
     if vault is not None:
         try:
             with Ledger(current_index(settings, vault) / "ledger.sqlite3", readonly=True) as ledger:
-                return [resolve(name) for _, _, name, _ in ledger.models()]
+                if models := ledger.models():
+                    return [resolve(name) for _, _, name, _ in models]
         except LedgerError:
             pass  # told below
     return [resolve(L6), resolve(USE)]

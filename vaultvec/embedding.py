@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -56,8 +56,9 @@ class Embedding:
         Raises what `load` and `check` raise, and EngineError.
         """
         if not self._anything_pending(row):
-            if not self.report.model:
-                describe(self.report, self.ledger, [name])
+            if not self.report.engine:
+                describe(self.report, self.ledger)
+            self._name(name)
             return
         self.wake_writer()
         engine = load()
@@ -161,8 +162,11 @@ class Embedding:
         report = self.report
         for key, value in (("engine", engine.name), ("precision", engine.precision), ("device", engine.device)):
             self.ledger.set_meta(key, value)
-        report.model = " + ".join([*([report.model] if report.model else []), engine.model.name])
+        self._name(engine.model.name)
         report.engine, report.precision, report.device = engine.name, engine.precision, engine.device
+
+    def _name(self, model: str) -> None:
+        self.report.model += f" + {model}" if self.report.model else model
 
     def show_storing(self) -> None:
         """Every text has its vector; Chroma still takes rows."""
@@ -177,7 +181,6 @@ class Embedding:
         )  # fmt: skip
 
 
-def describe(report: IndexReport, ledger: Ledger, names: Sequence[str]) -> None:
-    """Into the report: what the index was made with, for a run that needed no model."""
-    report.model = " + ".join(names)
+def describe(report: IndexReport, ledger: Ledger) -> None:
+    """Into the report: what made the vectors, for a run that needed no model."""
     report.engine, report.precision, report.device = (ledger.meta(key) for key in ("engine", "precision", "device"))

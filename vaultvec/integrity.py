@@ -46,6 +46,8 @@ def examine_ledger(ledger: Ledger) -> Iterator[Finding]:
         yield Finding("wrong", "ledger", f"damaged: {found}; run: python main.py rebuild, then python main.py index")
         return
     counts = ledger.counts()
+    for path, (reason, _, _) in list(ledger.unread().items())[:5]:
+        yield Finding("note", "not indexed", reason if path in reason else f"{path}: {reason}")
     yield Finding("ok", "ledger", f"{counts.notes:,} notes, {counts.chunks:,} chunks; SQLite finds the file whole")
     missing, orphans = ledger.keyword_differences()
     if missing or orphans:
@@ -79,7 +81,9 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
     """Chroma's ids against the ledger's, and the size of its graph."""
     waiting = ledger.outbox_size()
     if not store.exists(folder):
-        if waiting or any(ledger.row_count(row[0]) for row in ledger.models()):
+        if waiting and ledger.counts().pending:
+            yield Finding("note", "Chroma", "not made yet, a run was interrupted; run: python main.py index")
+        elif waiting or any(ledger.row_count(row[0]) for row in ledger.models()):
             yield Finding("wrong", "Chroma", "its folder is missing; run: python main.py rebuild")
         return
     if store.unfinished(folder):

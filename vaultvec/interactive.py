@@ -66,11 +66,11 @@ class _Loop:
             answer = self.searcher.search(line, self.k, self.mode)
             for remark in filter(None, [*answer.remarks, coverage_remark(self.searcher)]):
                 console.say(remark)
-            self._set(answer.results)
+            self._set(answer.results, line)
 
-    def _set(self, results: list[SearchResult]) -> None:
+    def _set(self, results: list[SearchResult], query: str = "") -> None:
         self.results = results
-        console.print_results(results)
+        console.print_results(results, query)
         if not results:
             console.say("nothing found")
 

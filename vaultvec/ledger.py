@@ -114,6 +114,14 @@ class Ledger(Queues):
             sql = "UPDATE notes SET ctime_ns = 0, digest = x'' WHERE path = ?"
             self.db.executemany(sql, [(path,) for path in paths])
 
+    def keep_unread(self, notes: Sequence[tuple[str, str, int, int]]) -> None:
+        """Remember the notes that could not be read: (path, reason, size, mtime_ns)."""
+        self.set_meta("unread", json.dumps(notes, ensure_ascii=False))
+
+    def unread(self) -> dict[str, tuple[str, int, int]]:
+        """Path → (reason, size, mtime_ns) of the notes that the last whole run could not read."""
+        return {row[0]: (row[1], row[2], row[3]) for row in json.loads(self.meta("unread") or "[]")}
+
     def apply_note(
         self, file: NoteFile, digest: bytes, note: Note, chunks: Sequence[Chunk], models: Sequence[ModelRow]
     ) -> int:

@@ -44,6 +44,7 @@ from vaultvec.keywords import KEYWORDS_VERSION
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
 from vaultvec.memory import peak_rss_mb
 from vaultvec.models import ModelSpec
+from vaultvec.names import vault_root
 from vaultvec.notes import READER_VERSION
 from vaultvec.reading import Reader, chunker_spec, worker_count
 from vaultvec.settings import Settings
@@ -99,6 +100,7 @@ class _Run:
     def __init__(self, settings: Settings, vault: Path, hooks: Hooks) -> None:
         self.settings = settings
         self.vault = open_vault(vault)
+        settings.vault_dir(vault_root(self.vault)[0])  # also of a folder within a vault: the data lie outside all of it
         self.hooks = hooks
         self.report = IndexReport()
         self.started = time.perf_counter()
@@ -207,7 +209,8 @@ class _Run:
         models = self._model_rows(ledger, choice.models)
         work = (len(changes.files), ledger.counts().pending, ledger.outbox_size())
         if not any(work):
-            describe(self.report, ledger, [model.name for model in choice.models])
+            describe(self.report, ledger)
+            self.report.model = " + ".join(model.name for model in choice.models)
             return
         with ExitStack() as stack:
             stack.enter_context(one_thread_meanwhile(not accelerator_present()))
@@ -298,6 +301,7 @@ class _Run:
         counts = ledger.counts()
         report.notes_total = changes.total
         report.notes_unchanged += changes.unchanged
+        self._keep_unread(ledger, changes)
         report.notes_failed += list(changes.unreadable)
         report.notes_failed += [(path, f"{path}: {reason}") for path, reason in ledger.failures()]
         report.chunks_total = counts.chunks
@@ -311,3 +315,10 @@ class _Run:
         ledger.compact()
         report.peak_rss_mb = peak_rss_mb() + self.beside_mb
         report.seconds = time.perf_counter() - self.started
+
+    def _keep_unread(self, ledger: Ledger, changes: Changes) -> None:
+        """Which notes could not be read, for whoever asks later."""
+        if changes.complete:
+            known = {file.path: (file.size, file.mtime_ns) for file in changes.files}
+            failed = [*self.report.notes_failed, *changes.unreadable]
+            ledger.keep_unread([(path, reason, *known.get(path, (0, 0))) for path, reason in failed])

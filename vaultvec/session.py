@@ -73,7 +73,7 @@ def coverage_remark(searcher: Searcher) -> str:
     counts = searcher.ledger.counts()
     return (
         f"{counts.embedded:,} of {counts.chunks:,} chunks are embedded so far; the others are found by their words. "
-        "To finish: python main.py index"
+        f'To finish: python main.py index --vault "{searcher.ledger.meta("vault")}"'
     )
 
 
@@ -128,7 +128,7 @@ def read_status(settings: Settings, vault: Path) -> Status:
         models = ledger.models()
         return Status(
             vault=ledger.meta("vault"), notes=counts.notes, chunks=counts.chunks, embedded=counts.embedded,
-            pending=counts.pending, failed=ledger.failures(), models=[m[2] for m in models],
+            pending=counts.pending, failed=_failed(ledger), models=[m[2] for m in models],
             fingerprints=[m[1] for m in models], reason=ledger.meta("reason"),
             stale_notes=_stale(settings, vault, ledger), index_bytes=_size(folder), folder=str(folder),
             other_indexes=[
@@ -142,9 +142,15 @@ def _stale(settings: Settings, vault: Path, ledger: Ledger) -> int | None:
         walked = walk(open_vault(vault), exclusions_of(settings, vault))
     except Exception:
         return None
-    stored = ledger.notes()
+    stored, unread = ledger.notes(), ledger.unread()
     changes = find_changes(walked.files, walked.unreadable, stored, False, None)
-    return sum(not _same_content(file, stored.get(file.path)) for file in changes.files) + len(changes.gone)
+    changed = [file for file in changes.files if unread.get(file.path, ())[1:] != (file.size, file.mtime_ns)]
+    return sum(not _same_content(file, stored.get(file.path)) for file in changed) + len(changes.gone)
+
+
+def _failed(ledger: Ledger) -> list[tuple[str, str]]:
+    """(path, reason) of notes that could not be read, and of those with a text that no model took."""
+    return [(path, reason) for path, (reason, _, _) in ledger.unread().items()] + ledger.failures()
 
 
 def _same_content(file: NoteFile, known: StoredNote | None) -> bool:
