@@ -12,9 +12,10 @@ import pytest
 from timed_engine import MODEL, Clock, TimedEngine, TimedReference, factory, vector_of, words
 
 from vaultvec.config_file import read_values
+from vaultvec.config_keys import GUIDE_VALUES
 from vaultvec.engines import create_engine
 from vaultvec.errors import ModelError, VaultError
-from vaultvec.measure import rounds, ways
+from vaultvec.measure import rounds, surroundings, ways
 from vaultvec.measure.bench import Subject, run_benchmark
 from vaultvec.measure.ceiling import Shapes, read_shapes
 from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_models, try_processes
@@ -23,8 +24,8 @@ from vaultvec.measure.prices import measure_prices, monitoring_price
 from vaultvec.measure.report import print_report, render_html, result_console
 from vaultvec.measure.results import Mix, Price, Report, as_dict, last_decisions, save_json
 from vaultvec.measure.rounds import Ratio, Way, compare, cosines, ratio_of, time_in_turn, top_agreement
-from vaultvec.measure.surroundings import Surroundings, measure_surroundings
-from vaultvec.measure.tuning import confirm
+from vaultvec.measure.surroundings import measure_surroundings
+from vaultvec.measure.tuning import apply_changes, confirm
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
 from vaultvec.settings import Settings
 
@@ -38,12 +39,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def run(clock: Clock, tmp_path: Path, **traits: Any) -> tuple[Report, list[TimedEngine], TimedReference]:
+MANY_TOKENS = 4096  # of a model for which so few texts are sorted at least that the window counts
+
+
+def run(
+    clock: Clock, tmp_path: Path, seconds: float = 2000, **traits: Any
+) -> tuple[Report, list[TimedEngine], TimedReference]:
     made: list[TimedEngine] = []
     reference = TimedReference(clock)
-    two_streams = {"token_s": 0.0005}
+    two_streams, traits = {"token_s": 0.0005}, {"max_tokens": MANY_TOKENS} | traits
     subject = Subject(
-        Settings(data_dir=tmp_path), PRESENT, MODEL, words(60),
+        Settings(data_dir=tmp_path), PRESENT, MODEL, words(60), seconds=seconds,
         engines=factory(clock, made, lambda s: traits | (two_streams if s.streams == 2 else {})),
         reference=lambda _model, _device: reference,
     )  # fmt: skip
@@ -90,20 +96,73 @@ def test_a_candidate_whose_vectors_differ_is_not_proposed(clock: Clock, tmp_path
     assert "STREAMS" not in report.proposal
 
 
-def test_a_winner_that_loses_when_all_is_timed_together_leaves_the_guides_part(clock: Clock, tmp_path: Path) -> None:
+def test_a_winner_that_loses_when_all_is_timed_together_leaves_the_window(clock: Clock, tmp_path: Path) -> None:
     report, *_ = run(clock, tmp_path, call_s=0.01)
     assert report.proposal["STREAMS"] == 2
-    tired = {"token_s": 0.0005, "call_s": 0.01, "tires_after": 30}
+    usual = {"call_s": 0.01, "max_tokens": MANY_TOKENS}
+    tired = usual | {"token_s": 0.0005, "tires_after": 70}
     subject = Subject(
-        Settings(data_dir=tmp_path, max_tokens_per_batch=512), PRESENT, MODEL, words(60),
-        engines=factory(clock, [], lambda s: tired if s.streams == 2 else {"call_s": 0.01}),
+        Settings(data_dir=tmp_path, max_tokens_per_batch=512), PRESENT, MODEL, words(60), seconds=2000,
+        engines=factory(clock, [], lambda s: tired if s.streams == 2 else usual),
         reference=lambda _model, _device: TimedReference(clock),
     )  # fmt: skip
     report = run_benchmark(subject)
     assert next(row for row in report.trials if row.changes == {"STREAMS": 2}).kept
     assert "STREAMS" not in report.proposal
-    assert report.proposal["EMBEDDING_BATCH_SIZE"] == 2000
-    assert report.gain >= 1
+    assert report.proposal == {"EMBEDDING_BATCH_SIZE": 2000}
+    assert report.gain > 1
+
+
+def test_nothing_of_the_guides_is_proposed_that_has_no_measured_gain(clock: Clock, tmp_path: Path) -> None:
+    report, *_ = run(clock, tmp_path, max_tokens=64)  # 512 texts are sorted at least: the window changes nothing
+    assert report.proposal.keys() & GUIDE_VALUES.keys() == set()
+    rows = {row.key: row for row in report.decisions}
+    for key in ("EMBEDDING_BATCH_SIZE", "DISABLE_COMPLEX_GPU_OPTIMIZATION", "GPU_MEMORY_FRACTION"):
+        assert rows[key].gain == "no effect here"
+    assert rows["EMBEDDING_BATCH_SIZE"].reason.startswith("512 texts are sorted by length at a time whatever it says")
+
+
+@pytest.mark.parametrize("padded_is_faster", [False, True])
+def test_the_torch_switch_is_tried_on_the_engine_that_is_written(
+    clock: Clock, tmp_path: Path, padded_is_faster: bool
+) -> None:
+    def traits(settings: Settings) -> dict[str, Any]:
+        if settings.engine == "openvino":
+            return {}
+        padded = settings.disable_complex_gpu_optimization
+        return {"name": "torch", "token_s": 0.0003 if padded == padded_is_faster else 0.002}
+
+    settings, made = Settings(data_dir=tmp_path, engine="openvino"), factory(clock, [], traits)
+    subject = Subject(settings, PRESENT | {"ENGINE": "openvino"}, MODEL, words(60), engines=made,
+                      reference=lambda _model, _device: TimedReference(clock))  # fmt: skip
+    proposal = run_benchmark(subject).proposal
+    if padded_is_faster:  # packed torch is slower than openvino, so nobody came to try the switch
+        assert proposal.keys() & {"ENGINE", "DISABLE_COMPLEX_GPU_OPTIMIZATION"} == set()
+    else:
+        assert proposal["ENGINE"] == "torch"
+        assert "DISABLE_COMPLEX_GPU_OPTIMIZATION" not in proposal
+
+
+def test_what_is_claimed_is_what_the_written_settings_give(clock: Clock, tmp_path: Path) -> None:
+    def traits(settings: Settings) -> dict[str, Any]:
+        plain = {"call_s": 0.01, "max_tokens": MANY_TOKENS}
+        if settings.engine == "openvino":
+            return plain
+        return plain | {"name": "torch", "token_s": 0.002 if settings.disable_complex_gpu_optimization else 0.0003}
+
+    texts = words(60)
+    settings, made = Settings(data_dir=tmp_path, engine="openvino"), factory(clock, [], traits)
+    subject = Subject(settings, PRESENT | {"ENGINE": "openvino"}, MODEL, texts, engines=made, seconds=2000,
+                      reference=lambda _model, _device: TimedReference(clock))  # fmt: skip
+    report = run_benchmark(subject)
+
+    def taken(wanted: Settings) -> float:
+        engine, began = made(wanted, MODEL, tmp_path, None), clock.now
+        engine.embed_documents([texts[i] for i in even_order([len(text.split()) for text in texts])])
+        return clock.now - began
+
+    written = apply_changes(settings, report.proposal)
+    assert report.gain == pytest.approx(taken(settings) / taken(written), rel=0.02)
 
 
 def test_without_sentence_transformers_the_engine_is_its_own_baseline(clock: Clock, tmp_path: Path) -> None:
@@ -223,13 +282,13 @@ def test_a_difference_within_the_noise_is_none(
 
 
 def test_what_is_written_after_all_was_timed_together() -> None:
-    tuned, guide = {"STREAMS": 2}, {"EMBEDDING_BATCH_SIZE": 2000, "BATCH_SIZE": 2000}
-    assert confirm(Ratio(1.5, 0.1), 1.0, tuned, guide, int8=False) == (tuned, guide)
-    assert confirm(Ratio(1.0, 0.1), 1.0, tuned, guide, int8=False) == ({}, guide)
-    assert confirm(Ratio(0.5, 0.1), 1.0, tuned, guide, int8=False) == ({}, {"BATCH_SIZE": 2000})
-    assert confirm(Ratio(0.9, 0.3), 1.0, tuned, guide, int8=False) == ({}, {"BATCH_SIZE": 2000})
-    assert confirm(Ratio(1.5, 0.1), 0.99, tuned, guide, int8=False) == ({}, {"BATCH_SIZE": 2000})
-    assert confirm(Ratio(1.5, 0.1), 0.99, tuned, guide, int8=True) == (tuned, guide)
+    tuned = {"STREAMS": 2, "EMBEDDING_BATCH_SIZE": 2000}
+    assert confirm(Ratio(1.5, 0.1), 1.0, tuned, int8=False) == tuned
+    assert confirm(Ratio(1.0, 0.1), 1.0, tuned, int8=False) == {}
+    assert confirm(Ratio(0.5, 0.1), 1.0, tuned, int8=False) == {}
+    assert confirm(Ratio(0.9, 0.3), 1.0, tuned, int8=False) == {}
+    assert confirm(Ratio(1.5, 0.1), 0.99, tuned, int8=False) == {}
+    assert confirm(Ratio(1.5, 0.1), 0.99, tuned, int8=True) == tuned
 
 
 def test_agreement_of_nearest_neighbours() -> None:
@@ -349,9 +408,21 @@ def test_surroundings_that_cannot_be_measured_say_why(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
     none = measure_surroundings(settings, resolve(L6), None, rounds=1, thorough=False, tick=lambda _: None)
     assert "no vault" in none.why
-    assert none.hurts == frozenset()
-    slower = Surroundings(guide=Ratio(0.5, 0.1))
-    assert slower.hurts == {"BATCH_SIZE", "MEMORY_CHECK_INTERVAL", "FAST_MODE"}
+    assert none.helpful == {}
+
+
+def test_around_the_model_only_what_is_faster_by_itself_is_proposed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def took(settings: Settings, *_: Any) -> tuple[float, int, int]:
+        return (1.0 if settings.batch_size == 2000 else 2.0), 3, 9
+
+    monkeypatch.setattr(surroundings, "_run", took)
+    options: Any = {"rounds": 2, "thorough": False, "tick": lambda _: None}
+    found = measure_surroundings(Settings(data_dir=tmp_path), resolve(L6), tmp_path, **options)
+    assert found.helpful == {"BATCH_SIZE": 2000}
+    monkeypatch.setattr(surroundings, "_run", lambda *_: (2.0, 3, 9))
+    assert measure_surroundings(Settings(data_dir=tmp_path), resolve(L6), tmp_path, **options).helpful == {}
 
 
 def trying(tmp_path: Path, model: ModelSpec, engines: Any, texts: list[str]) -> Trying:

@@ -59,8 +59,8 @@ def setup(config: Path, monkeypatch: pytest.MonkeyPatch) -> config_optimizer.Set
 
     def measure(settings: Any, present: Any, vault: Path, *, thorough: bool, int8: bool) -> Measured:
         del vault, thorough
-        build = factory(clock, [], lambda s: {"token_s": 0.0005 if s.streams == 2 else 0.001})
-        subject = Subject(settings, present, MODEL, words(60), int8=int8, engines=build,
+        build = factory(clock, [], lambda s: {"token_s": 0.0005 if s.streams == 2 else 0.001, "max_tokens": 4096})
+        subject = Subject(settings, present, MODEL, words(60), int8=int8, engines=build, seconds=2000,
                           reference=lambda _model, _device: TimedReference(clock))  # fmt: skip
         report = run_benchmark(subject)
         return Measured(report, save_json(report, settings.reports_dir), save_html(report, settings.reports_dir))

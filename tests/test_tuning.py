@@ -10,12 +10,12 @@ import pytest
 from timed_engine import Clock, TimedEngine, factory, vector_of, words
 
 from vaultvec.config_file import read_values
-from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.config_keys import KEYS
 from vaultvec.errors import SettingsError
 from vaultvec.measure import rounds
 from vaultvec.measure.results import Trial
 from vaultvec.measure.rounds import time_in_turn
-from vaultvec.measure.tuning import Tuner, apply_changes, decide, guide_changes
+from vaultvec.measure.tuning import Tuner, apply_changes, decide
 from vaultvec.measure.ways import copies_for, fast, padded_tokens
 from vaultvec.settings import Settings
 
@@ -97,27 +97,27 @@ def test_what_cannot_be_built_is_told_and_passed_over(clock: Clock) -> None:
     assert "no second stream" in trials[0].reason
 
 
-def test_the_guides_values_are_taken_unless_they_were_measured_to_hurt() -> None:
-    present = read_values("")
-    assert guide_changes(present, []) == GUIDE_VALUES
-    key = "DISABLE_COMPLEX_GPU_OPTIMIZATION"
-    hurts = Trial("", {key: True}, 0.7, 0.05, 1.0, 1.0, False, "")
-    noise = Trial("", {key: True}, 0.95, 0.1, 1.0, 1.0, False, "")
-    assert key not in guide_changes(present, [hurts])
-    assert key in guide_changes(present, [noise])
-    assert guide_changes(present | GUIDE_VALUES, []) == {}
+def test_the_window_is_tried_where_the_timed_texts_fill_more_than_one(clock: Clock) -> None:
+    """A model of 4,096 tokens sorts 32 texts at a time, one of 64 tokens 512: of 60 texts only the first has a choice."""
+    for max_tokens, tried in ((4096, True), (64, False)):
+        traits = {"call_s": 0.0, "max_tokens": max_tokens}
+        changes, trials, _ = tuner(clock, Settings(max_tokens_per_batch=512), lambda _, traits=traits: traits)[
+            0
+        ].search()
+        assert (changes.get("EMBEDDING_BATCH_SIZE") == 2000) is tried
+        assert any("EMBEDDING_BATCH_SIZE" in trial.changes for trial in trials) is tried
 
 
 def test_every_key_gets_a_row_and_a_reason() -> None:
     present = read_values("")
     trial = Trial("STREAMS 2", {"STREAMS": 2}, 1.4, 0.1, 1.0, 1.0, True, "")
-    rows = {row.key: row for row in decide(present, {"FAST_MODE": True}, {"STREAMS": 2}, [trial], {})}
+    rows = {row.key: row for row in decide(present, {"FAST_MODE": True, "STREAMS": 2}, [trial], {})}
     assert list(rows) == list(KEYS)
     assert all(row.reason for row in rows.values())
     assert (rows["STREAMS"].proposed, rows["STREAMS"].reason) == (2, "the fastest")
     assert rows["STREAMS"].gain.startswith("1.40x")
     assert (rows["FAST_MODE"].proposed, rows["FAST_MODE"].guide) == (True, True)
-    dropped = {row.key: row for row in decide(present, {}, {}, [trial], {})}
+    dropped = {row.key: row for row in decide(present, {}, [trial], {})}
     assert dropped["STREAMS"].proposed == "auto"
     assert "not when all was timed together" in dropped["STREAMS"].reason
 

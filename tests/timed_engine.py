@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,17 @@ def vector_of(text: str, dim: int = MODEL.dim) -> Vectors:
 class TimedEngine(Engine):
     """Counts its batches. `call_s`: seconds a batch, `token_s`: seconds a padded token, `blur`: its vectors' error."""
 
-    name = "openvino"
     device = "cpu"
     precision = "fp32"
 
     def __init__(
         self, clock: Clock, *, call_s: float = 0.1, token_s: float = 0.001, blur: float = 0.0,
-        budget: int = 512, window: int = 32, precision: str = "fp32", tires_after: int = 0,
+        budget: int = 512, window: int = 32, precision: str = "fp32", tires_after: int = 0, name: str = "openvino",
+        max_tokens: int = MODEL.max_tokens,
     ) -> None:  # fmt: skip
-        super().__init__(MODEL, WordTokenizer(), token_budget=budget, window=window)
+        super().__init__(replace(MODEL, max_tokens=max_tokens), WordTokenizer(), token_budget=budget, window=window)
         self.clock, self.call_s, self.token_s, self.blur = clock, call_s, token_s, blur
-        self.precision = precision
+        self.precision, self.name = precision, name
         self.tires_after = tires_after  # batches after which each takes ten seconds more; 0 = never
         self.batches = 0
         self.closed = False

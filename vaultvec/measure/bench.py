@@ -28,7 +28,7 @@ from vaultvec.measure.reasons import explain
 from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Price, Report, Row, Trial, machine_name
 from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import Surroundings, measure_surroundings
-from vaultvec.measure.tuning import NOT_SLOWER, Changes, Tuner, confirm, decide, guide_changes
+from vaultvec.measure.tuning import NOT_SLOWER, WINDOW_KEY, Changes, Tuner, confirm, decide
 from vaultvec.measure.ways import (
     copies_for,
     encode,
@@ -91,16 +91,15 @@ class _Outcome:
     rows: tuple[Timing, ...]
     truth: Vectors  # fp32, one row for each text that was timed
     ratio: Ratio
-    tuned: Changes
-    guide: Changes
+    tuned: Changes  # of what the engine reads; exactly what the last row was timed with, or nothing
     engine: Engine
     best: Timing
 
     @property
     def gain(self) -> float:
-        """Of the proposal over config.py as it is; 1 where nothing is proposed."""
+        """Of the proposal over config.py as it is; 1 where nothing is proposed that the engine reads."""
         slower = self.ratio.worse or self.ratio.median < NOT_SLOWER
-        return 1.0 if slower or not (self.tuned or self.guide) else self.ratio.median
+        return 1.0 if slower or not self.tuned else self.ratio.median
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +147,24 @@ class _Run:
         truth = self._truth(plan.trials.texts)
         tuner, tuned, trials, budgets = self._tune(plan, truth)
         prices = self._prices(plan)
-        guide = {k: v for k, v in guide_changes(subject.present, trials).items() if k not in around.hurts}
+        beside: Changes = around.helpful
         if around.workers and around.workers[1].better and around.matter_beside(rates.engine, subject.settings):
-            tuned["WORKERS"] = around.workers[0]
-        outcome = self._outcome(plan, tuner, tuned, guide)
+            beside["WORKERS"] = around.workers[0]
+        outcome = self._outcome(plan, tuner, tuned)
         self._tick("measuring this machine's ceiling")
         used = self.lengths[: plan.ways.texts]
         ceiling = measure_ceiling(outcome.engine, outcome.best.tokens_per_second, sum(used) / len(used))
         sizes = self._curve(used)
         found = _Found(around, prices, trials, budgets, sizes, ceiling, *self._extras(self.texts[: plan.ways.texts]))
-        return self._written(outcome, found, used)
+        return self._written(outcome, beside, found, used)
 
-    def _written(self, outcome: _Outcome, found: _Found, used: Sequence[int]) -> Report:
+    def _written(self, outcome: _Outcome, beside: Changes, found: _Found, used: Sequence[int]) -> Report:
         subject, engine, around = self.subject, self.engine, found.around
         rows = [Row.of(timing, outcome.truth) for timing in outcome.rows]
         one, small, large, present = rows[:4]
-        written = outcome.guide | outcome.tuned
-        notes = explain(subject.settings, engine, self.lengths, around, outcome.ratio, written)
+        written = outcome.tuned | beside
+        last = outcome.engine if outcome.tuned else engine  # the one that runs with what is written
+        notes = explain(subject.settings, engine, last, self.lengths, around)
         best = outcome.rows[-1].vectors[: len(used)]
         return Report(
             made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cores(),
@@ -172,7 +172,7 @@ class _Run:
             thorough=subject.thorough, seconds=self.pace.elapsed, present=dict(subject.present),
             sampled=Mix.of(self.lengths), used=Mix.of(used), rows=tuple(rows), prices=tuple(found.prices),
             trials=tuple(found.trials), gain=outcome.gain, gain_spread=outcome.ratio.margin,
-            decisions=tuple(decide(subject.present, outcome.guide, outcome.tuned, found.trials, notes)),
+            decisions=tuple(decide(subject.present, written, found.trials, notes)),
             ceiling=found.ceiling,
             time_shares=time_shares(engine, present.texts_per_second, self.texts[: len(used)], used, around),
             budgets=found.budgets,
@@ -251,13 +251,13 @@ class _Run:
             if alone:
                 alone.close()
 
-    def _outcome(self, plan: Plan, tuner: Tuner, tuned: Changes, guide: Changes) -> _Outcome:
-        """All ways in turn, and what may be written after it: the best found, else the guide's part of it alone."""
-        count, aside = plan.ways.texts, {key: value for key, value in tuned.items() if key == "WORKERS"}
+    def _outcome(self, plan: Plan, tuner: Tuner, tuned: Changes) -> _Outcome:
+        """All ways in turn, and what may be written after it: the best found, else its window alone, if it helps."""
+        count, window = plan.ways.texts, {key: value for key, value in tuned.items() if key == WINDOW_KEY}
         candidates = [("best", tuned, tuner.engine, tuner.budget)]
-        if tuned.keys() != aside.keys():
-            candidates.append(("guide", aside, self.engine, None))
-        timings = self._timings(plan, guide, candidates)
+        if window and tuned != window:
+            candidates.append(("window", window, self.engine, None))
+        timings = self._timings(plan, candidates)
         present = timings["present"]
         exact = "sentence-transformers" in self.slow_ways[0].note or self.engine.precision == "fp32"
         truth = timings["batch32"].vectors if exact else self._truth(count)
@@ -266,19 +266,17 @@ class _Run:
             ratio, low = compare(present, best), cosines(truth, best.vectors[:count])[0]
             if ratio.better and (int8 or low >= FIDELITY_GATE):
                 break
-        written, guide = confirm(ratio, low, tuned, guide, int8=int8)
+        written = confirm(ratio, low, tuned, int8=int8)
         rows = (*(timings[name] for name in ("one", "batch32", "batch2000")), present, best)
-        return _Outcome(
-            rows, truth, ratio, written, guide, engine, max(present, best, key=lambda t: t.texts_per_second)
-        )
+        return _Outcome(rows, truth, ratio, written, engine, max(present, best, key=lambda t: t.texts_per_second))
 
-    def _timings(self, plan: Plan, guide: Changes, candidates: Sequence[_Candidate]) -> dict[str, Timing]:
-        """The slow tool's ways, config.py as it is and the candidates, with the guide's window, in turn."""
+    def _timings(self, plan: Plan, candidates: Sequence[_Candidate]) -> dict[str, Timing]:
+        """The slow tool's ways, config.py as it is and the candidates as they would be written, in turn."""
         count, copies = plan.ways.texts, copies_for(self.engine, *(engine for _, _, engine, _ in candidates))
         one, small, large = self.slow_ways
         ways = [fast(self.engine, "present", "fast path, config.py as it is", copies=copies)]
         for key, changes, engine, budget in candidates:
-            window = (guide | changes).get("EMBEDDING_BATCH_SIZE")
+            window = changes.get(WINDOW_KEY)
             label = "fast path, best settings found"
             ways.append(fast(engine, key, label, window=window, budget=budget, copies=copies))
         large = replace(large, note=f"{large.note}, {literal_note(self.literal, count)}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from vaultvec.engines.base import Engine
-from vaultvec.measure.rounds import Ratio
 from vaultvec.measure.surroundings import Surroundings
 from vaultvec.measure.ways import GUIDE_BATCH, padded_tokens
 from vaultvec.settings import Settings
@@ -17,38 +15,39 @@ NO_EFFECT = "no effect here"
 
 def explain(
     settings: Settings,
-    engine: Engine,
+    present: Engine,
+    last: Engine,
     lengths: Sequence[int],
     around: Surroundings,
-    ratio: Ratio,
-    written: Mapping[str, Any],
 ) -> Notes:
-    """Notes for the keys that are not a trial of their own. `lengths`: tokens of every sampled chunk."""
+    """Notes for the keys that are not a trial of their own. `present` runs now, `last` with what is proposed.
+
+    `lengths`: tokens of every sampled chunk.
+    """
     return {
-        "EMBEDDING_BATCH_SIZE": _window_note(settings, engine, lengths, ratio, "EMBEDDING_BATCH_SIZE" in written),
+        "EMBEDDING_BATCH_SIZE": _window_note(settings, last, lengths),
         "WORKERS": _workers_note(around),
-        **_choice_notes(settings, engine),
-        **_torch_notes(engine),
+        **_choice_notes(settings, present),
+        **_torch_notes(last),
         **_pipeline_notes(around),
     }
 
 
-def _window_note(
-    settings: Settings, engine: Engine, lengths: Sequence[int], ratio: Ratio, written: bool
-) -> tuple[str, str]:
-    """Padding at the present window and at the guide's, counted over all sampled chunks."""
+def _window_note(settings: Settings, engine: Engine, lengths: Sequence[int]) -> tuple[str, str]:
+    """Padding at the present window and at the guide's, counted over all sampled chunks where it was not timed."""
     real = sum(lengths)
 
-    def share(window: int) -> float:
+    def at(window: int) -> tuple[int, float]:
         engine.window, kept = window, engine.window
         gathered, engine.window = engine.texts_per_window, kept
-        return padded_tokens(lengths, engine.token_budget, gathered, engine.start_cost) / real - 1
+        return gathered, padded_tokens(lengths, engine.token_budget, gathered, engine.start_cost) / real - 1
 
     now = settings.embedding_batch_size
-    work = (1 + share(now)) / (1 + share(GUIDE_BATCH))
-    gain = f"padding {share(now):.1%} at {now}, {share(GUIDE_BATCH):.1%} at {GUIDE_BATCH}: {work:.2f}x"
-    reason = "texts sorted by length at a time; what goes through the model at once is the token budget"
-    return gain, f"{reason} (all changes together: {ratio})" if written else reason
+    (least, here), (wide, there) = at(now), at(GUIDE_BATCH)
+    if least == wide or min(least, wide) >= len(lengths):
+        return NO_EFFECT, f"{least} texts are sorted by length at a time whatever it says, for full batches"
+    gain = f"padding {here:.1%} at {now}, {there:.1%} at {GUIDE_BATCH}: {(1 + here) / (1 + there):.2f}x, counted"
+    return gain, "texts sorted by length at a time; too few were timed for the two to differ, so it stays"
 
 
 def _choice_notes(settings: Settings, engine: Engine) -> Notes:
@@ -75,26 +74,32 @@ def _workers_note(around: Surroundings) -> tuple[str, str]:
 def _torch_notes(engine: Engine) -> Notes:
     """Keys that only the torch engine reads."""
     if engine.name == "torch":
-        share = "share of the GPU's memory; the token budget is sized by it"
+        share = "how much memory may be taken, not a speed: the token budgets above were tried themselves"
         return {"GPU_MEMORY_FRACTION": ("" if engine.device == "cuda" else NO_EFFECT, share)}
-    reason = f"only the torch engine reads it, {engine.name} runs here"
+    reason = f"only the torch engine reads it, {engine.name} runs here; it stays"
     keys = ("GPU_MEMORY_FRACTION", "DISABLE_COMPLEX_GPU_OPTIMIZATION", "TORCH_COMPILE")
     return dict.fromkeys(keys, (NO_EFFECT, reason))
 
 
+PIPELINE = {
+    "BATCH_SIZE": "vectors written to Chroma at a time",
+    "MEMORY_CHECK_INTERVAL": "the checks run in a thread of their own",
+    "FAST_MODE": "leaves out the checks after a run",
+}
+
+
 def _pipeline_notes(around: Surroundings) -> Notes:
-    """Keys that the model never notices, measured together on the pipeline without it."""
+    """Keys that the model never notices, measured on the pipeline without it: together, then one by one if that helps."""
+    return {key: _pipeline_note(around, key, what) for key, what in PIPELINE.items()}
+
+
+def _pipeline_note(around: Surroundings, key: str, what: str) -> tuple[str, str]:
     if around.guide is None:
-        return {
-            "BATCH_SIZE": ("", f"vectors written to Chroma at a time; {around.why}"),
-            "MEMORY_CHECK_INTERVAL": ("", "the checks run in a thread of their own"),
-            "FAST_MODE": ("", "leaves out the checks after a run"),
-        }
-    gain = f"{around.guide} around the model"
-    verdict = "does not hurt" if not around.guide.worse else "slower here, so not written"
-    measured = f"measured with the guide's other such keys on {around.chunks} chunks: {verdict}"
-    return {
-        "BATCH_SIZE": (gain, f"vectors written to Chroma at a time; {measured}"),
-        "MEMORY_CHECK_INTERVAL": (gain, f"the checks run in a thread of their own; {measured}"),
-        "FAST_MODE": (gain, f"leaves out the checks after a run; {measured}"),
-    }
+        return "", f"{what}; {around.why}" if around.why else what
+    if key in around.alone:
+        ratio = around.alone[key]
+        verdict = "faster" if ratio.better else "no faster on its own, so it stays"
+        return f"{ratio} around the model", f"{what}; the guide's value alone, on {around.chunks} chunks: {verdict}"
+    verdict = "slower here" if around.guide.worse else "no faster"
+    measured = f"the guide's such keys together, on {around.chunks} chunks: {verdict}, so it stays"
+    return f"{around.guide} around the model", f"{what}; {measured}"

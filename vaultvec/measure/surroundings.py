@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ class Surroundings:
     notes: int = 0
     chunks: int = 0
     chunk_seconds: float = 0.0  # of one chunk, with config.py as it is
-    guide: Ratio | None = None  # how many times faster with the guide's values of GUIDE_KEYS
+    guide: Ratio | None = None  # how many times faster with the guide's values of GUIDE_KEYS; None: it has them already
+    alone: Mapping[str, Ratio] = field(default_factory=dict)  # each such key on its own, where all together are faster
     workers: tuple[Any, Ratio] | None = None  # another number of worker processes, and how many times faster
     why: str = ""
 
@@ -60,9 +61,9 @@ class Surroundings:
         return settings.workers is not None or self.chunk_seconds * texts_per_second > 0.5
 
     @property
-    def hurts(self) -> frozenset[str]:
-        """The guide's keys that made it slower."""
-        return frozenset(GUIDE_KEYS) if self.guide is not None and self.guide.worse else frozenset()
+    def helpful(self) -> dict[str, Any]:
+        """The guide's values that were measured to make it faster."""
+        return {key: GUIDE_VALUES[key] for key, ratio in self.alone.items() if ratio.better}
 
 
 def measure_surroundings(
@@ -82,28 +83,49 @@ def measure_surroundings(
     limit = MORE_NOTES if thorough else SHORT_NOTES
     variants: dict[str, Settings] = {
         "present": settings,
-        "guide": _changed(settings, {key: GUIDE_VALUES[key] for key in GUIDE_KEYS}),
     }
+    differ = {key: GUIDE_VALUES[key] for key in GUIDE_KEYS if getattr(settings, key.lower()) != GUIDE_VALUES[key]}
+    if differ:
+        variants["guide"] = _changed(settings, differ)
     other = "auto" if settings.workers is not None else usable_cores() // 2
     if settings.workers is not None or (usable_cores() >= 4 and thorough):
         variants["workers"] = _changed(settings, {"WORKERS": other})
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    notes = chunks = 0
     try:
-        for number in range(rounds + 1):  # the first round imports and warms
-            for name in ["present"] if not number else variants if number % 2 else reversed(variants):
-                taken, notes, chunks = _run(variants[name], model, vault, limit if number else 2)
-                if number:
-                    seconds[name].append(taken)
-                tick("reading, chunking, storing")
+        seconds, notes, chunks = _in_turn(variants, model, vault, limit, rounds, tick)
+        if not chunks:
+            return Surroundings(why="not measured: these notes hold no text")
+        base = seconds["present"]
+        guide = ratio_of(base, seconds["guide"]) if differ else None
+        alone = {}
+        if guide is not None and guide.better:  # which of them is it?
+            single = {"present": settings, **{key: _changed(settings, {key: differ[key]}) for key in differ}}
+            apart = _in_turn(single, model, vault, limit, rounds, tick)[0]
+            alone = {key: ratio_of(apart["present"], apart[key]) for key in differ}
     except VaultvecError as error:
         return Surroundings(why=f"not measured: {error}")
-    if not chunks:
-        return Surroundings(why="not measured: these notes hold no text")
-    base = seconds["present"]
     each = sorted(base)[len(base) // 2] / chunks
     tried = (other, ratio_of(base, seconds["workers"])) if "workers" in seconds else None
-    return Surroundings(notes, chunks, each, ratio_of(base, seconds["guide"]), tried)
+    return Surroundings(notes, chunks, each, guide, alone, tried)
+
+
+def _in_turn(
+    variants: Mapping[str, Settings],
+    model: ModelSpec,
+    vault: Path,
+    limit: int,
+    rounds: int,
+    tick: Callable[[str], None],
+) -> tuple[dict[str, list[float]], int, int]:
+    """Seconds of every variant, round by round, in turn and in both orders; notes and chunks of one run."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    notes = chunks = 0
+    for number in range(rounds + 1):  # the first round imports and warms
+        for name in ["present"] if not number else variants if number % 2 else reversed(list(variants)):
+            taken, notes, chunks = _run(variants[name], model, vault, limit if number else 2)
+            if number:
+                seconds[name].append(taken)
+            tick("reading, chunking, storing")
+    return seconds, notes, chunks
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:

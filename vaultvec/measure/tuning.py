@@ -1,6 +1,7 @@
 """Finding the fastest settings for this machine and these notes, and deciding what may be written.
 
-Coarse to fine, one knob after another: engine and precision, streams and threads, token budget, window. A candidate is
+Coarse to fine, one knob after another: engine and precision, the torch engine's own switch, streams and threads, token
+budget, window. Each is tried on the best engine so far, the one that would be written with it. A candidate is
 kept only where it is faster than the best before it by more than the rounds differ among themselves, and where its
 vectors are those of fp32.
 """
@@ -13,14 +14,13 @@ from typing import Any
 
 import psutil
 
-from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.config_keys import KEYS
 from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Vectors
-from vaultvec.engines.base import Engine
+from vaultvec.engines.base import Engine, least_window
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.results import FIDELITY_GATE, Decision, Trial
 from vaultvec.measure.rounds import Ratio, Tick, Timing, Way, compare, cosines, time_in_turn
-from vaultvec.measure.surroundings import GUIDE_KEYS
 from vaultvec.measure.ways import GUIDE_BATCH, copies_for, fast, padded_tokens
 from vaultvec.monitor import GpuReading
 from vaultvec.settings import Settings
@@ -28,6 +28,8 @@ from vaultvec.settings import Settings
 Changes = dict[str, Any]
 Build = Callable[[Settings], Engine]
 KEY = "MAX_TOKENS_PER_BATCH"
+WINDOW_KEY = "EMBEDDING_BATCH_SIZE"
+PLAIN_KEY = "DISABLE_COMPLEX_GPU_OPTIMIZATION"
 NOT_SLOWER = 0.95  # of the present speed: below it nothing is written, even where the noise could explain it
 GATHERED = GUIDE_BATCH  # texts sorted at a time while candidates are tried: padding is then the same for all
 BIG_MODEL_MB = 600  # of such a model no second copy is loaded beside the first unless memory is ample
@@ -66,12 +68,12 @@ class Tuner:
         begun_with = self.engine
         best: Changes = {}
         trials: list[Trial] = []
-        for options in (self._engine_options, self._stream_options):
+        for options in (self._engine_options, self._torch_options, self._stream_options):
             stage = [changes for changes in options(best) if self._fits()]
             if stage:
                 best |= self._engine_stage(best, stage, trials, begun_with)
         budget, curve = self._budget_stage(trials)
-        return best | budget, trials, curve
+        return best | budget | self._window_stage(trials), trials, curve
 
     def _fits(self) -> bool:
         free_mb = psutil.virtual_memory().available / 2**20
@@ -85,12 +87,18 @@ class Tuner:
         if now.precision != "auto" and not (now.precision == "int8" and self.int8):
             options.append({"PRECISION": "auto"})
         if self.engine.model.kind == "transformer" and (now.engine != "auto" or self.thorough):
-            options.append({"ENGINE": "torch" if self.engine.name == "openvino" else "openvino"})
+            other = "torch" if self.engine.name == "openvino" else "openvino"
+            options.append({"ENGINE": other})
+            if other == "torch" and now.disable_complex_gpu_optimization:
+                options.append({"ENGINE": other, PLAIN_KEY: False})
         if self.int8 and now.precision != "int8" and self.engine.device == "cpu":
             options.append({"PRECISION": "int8"} if now.engine == "auto" else {"ENGINE": "auto", "PRECISION": "int8"})
-        if self.engine.name == "torch":
-            options.append({"DISABLE_COMPLEX_GPU_OPTIMIZATION": not now.disable_complex_gpu_optimization})
         return options
+
+    def _torch_options(self, best: Changes) -> list[Changes]:
+        """Packed or padded, where the engine found best is torch: no other reads the key."""
+        now = best.get(PLAIN_KEY, self.settings.disable_complex_gpu_optimization)
+        return [{PLAIN_KEY: not now}] if self.engine.name == "torch" and PLAIN_KEY not in best else []
 
     def _stream_options(self, _best: Changes) -> list[Changes]:
         if self.engine.name not in STREAMING:
@@ -161,6 +169,18 @@ class Tuner:
             return {}, dict(sorted(curve.items()))
         self.budget = changes[winner]["MAX_TOKENS_PER_BATCH"]
         return changes[winner], dict(sorted(curve.items()))
+
+    def _window_stage(self, trials: list[Trial]) -> Changes:
+        """The guide's window against the present one, where enough texts are timed for the two to differ."""
+        engine, now = self.engine, self.settings.embedding_batch_size
+        gathered = max(now, least_window(self.budget or engine.token_budget, engine.model.max_tokens))
+        if engine.name not in LOCAL or not gathered < min(GUIDE_BATCH, len(self.texts)):
+            return {}
+        n, changes = copies_for(engine), {WINDOW_KEY: GUIDE_BATCH}
+        label = describe(changes)
+        base = fast(engine, "", "as it is", window=now, budget=self.budget, copies=n)
+        way = fast(engine, label, label, window=GUIDE_BATCH, budget=self.budget, copies=n)
+        return {} if self._choose(base, [way], {label: changes}, trials) is None else changes
 
     def _choose(
         self,
@@ -239,42 +259,32 @@ def describe(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in changes.items())
 
 
-def guide_changes(present: Mapping[str, Any], trials: Sequence[Trial]) -> Changes:
-    """The guide's values that differ from the present ones and were not measured to hurt."""
-    hurt = {
-        key for trial in trials if trial.ratio and trial.ratio + max(trial.spread, 0.02) < 1 for key in trial.changes
-    }
-    return {key: value for key, value in GUIDE_VALUES.items() if present[key] != value and key not in hurt}
+def confirm(ratio: Ratio, low: float, tuned: Changes, *, int8: bool) -> Changes:
+    """What of the tuned changes may be written after they were timed together against config.py as it is.
 
-
-def confirm(ratio: Ratio, low: float, tuned: Changes, guide: Changes, *, int8: bool) -> tuple[Changes, Changes]:
-    """What of the changes may be written after all were timed together against config.py as it is.
-
-    Slower, or with vectors below the gate: nothing that the engine reads. No faster beyond the noise: only the guide's.
+    All of them where they are faster beyond the noise with vectors above the gate, else none.
     """
-    if ratio.worse or ratio.median < NOT_SLOWER or (low < FIDELITY_GATE and not int8):
-        return {}, {key: value for key, value in guide.items() if key in GUIDE_KEYS}
-    return (tuned, guide) if ratio.better else ({k: v for k, v in tuned.items() if k == "WORKERS"}, guide)
+    slower = ratio.worse or ratio.median < NOT_SLOWER
+    return tuned if ratio.better and not slower and (int8 or low >= FIDELITY_GATE) else {}
 
 
 def decide(
     present: Mapping[str, Any],
-    guide: Changes,
-    tuned: Changes,
+    written: Changes,
     trials: Sequence[Trial],
     notes: Mapping[str, tuple[str, str]],
 ) -> list[Decision]:
     """One decision a key. `notes`: key → (gain, reason) where the benchmark knows more than the trials tell."""
     rows: list[Decision] = []
     for key in KEYS:
-        proposed = tuned.get(key, guide.get(key, present[key]))
+        proposed = written.get(key, present[key])
         gain, reason = notes.get(key, ("", ""))
         told = [t for t in trials if key in t.changes and t.ratio]
         if told:
             best = max(told, key=lambda t: (t.kept, t.ratio))
             gain = f"{best.ratio:.2f}x ± {best.spread:.2f} with {best.changes[key]}"
             if best.kept:
-                reason = "the fastest" if key in tuned else "faster in its trial, but not when all was timed together"
+                reason = "the fastest" if key in written else "faster in its trial, but not when all was timed together"
             else:
                 reason = f"tried {_tried(told, key)}: none faster"
         rows.append(
