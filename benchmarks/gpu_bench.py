@@ -83,9 +83,10 @@ def measure(bench: Bench, keep: Callable[[dict[str, Any]], None]) -> dict[str, A
         "tokenising_processes": bench.workers,
         "failures": failures,
     }
-    most = ceiling(bench)
+    most = attempt(bench, "ceiling", lambda: ceiling(bench)) or {}
     say(f"ceiling: {', '.join(f'{name} {tflops:.2f} TFLOP/s' for name, tflops in most.items())}")
     result["ceiling_tflops"] = {name: round(tflops, 3) for name, tflops in most.items()}
+    keep(result)
     ways = [way for way in bench.ways() if attempt(bench, way.label, partial(warm_up, way))]
     ours = next((way for way in ways if way.key == "ours"), None)
     result["attention"] = ours.engine._encoder.attend.__name__ if ours else None
@@ -117,11 +118,9 @@ def measure(bench: Bench, keep: Callable[[dict[str, Any]], None]) -> dict[str, A
 
 
 def compared(bench: Bench, ways: list[Way], most: dict[str, float]) -> dict[str, Any]:
-    """The rows so far, against sentence-transformers' vectors."""
+    """The rows so far, against sentence-transformers' vectors where it ran."""
     done = [way for way in ways if way.seconds]
     truth = next((way.vectors for way in done if way.key == "usual"), None)
-    if truth is None:
-        return {"rows": [], "aims": {}}
     rows = [bench.row(way, truth, most) for way in done]
     return {"rows": rows, "aims": aims(rows)}
 
@@ -180,11 +179,11 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         share = " / ".join(f"{100 * part:.1f} %" for part in row.get("share_of_ceiling", {}).values())
         use, busy = (percent(row[name]) for name in ("gpu_use_percent", "model_busy_percent"))
-        peak = row["peak_gpu_memory_mb"]
+        peak, lowest = row["peak_gpu_memory_mb"], row["lowest_cosine"]
         lines.append(
             f"| {row['label']} | {row['texts_per_second']:,.1f} | {100 * row['spread']:.0f} % "
             f"| {row['tokens_per_second']:,} | {share} | {use} | {busy} "
-            f"| {'–' if peak is None else f'{peak:,.0f}'} | {row['lowest_cosine']:.6f} |"
+            f"| {'–' if peak is None else f'{peak:,.0f}'} | {'–' if lowest is None else f'{lowest:.6f}'} |"
         )
     return "\n".join(lines)
 

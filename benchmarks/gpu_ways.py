@@ -141,31 +141,42 @@ class Bench:
 
     def ways(self) -> list[Way]:
         """Everything that is compared, slowest idea first."""
-        sizes, plain = self.sizes, self.reference()
+        sizes, plain = self.sizes, self.tried("sentence-transformers", self.reference)
         options = {"normalize_embeddings": True, "show_progress_bar": False}
-        found = [
-            Way("one", "sentence-transformers, one call per chunk", sizes.one,
-                lambda n: np.stack([plain.encode(text, **options) for text in self.texts[:n]])),
-            Way("usual", "sentence-transformers, batch 32 (its default)", sizes.usual,
-                lambda n: plain.encode(self.texts[:n], batch_size=32, **options)),
-            Way("guide_fp32", f"the guide's fast function, {GUIDE_BATCH}, fp32", sizes.guide,
-                lambda n: guide_fast(plain, self.texts[:n])),
-        ]  # fmt: skip
-        if self.device == "cuda":  # a CPU only emulates fp16
-            half = self.reference(half=True)
+        found: list[Way] = []
+        if plain is not None:
+            found += [
+                Way("one", "sentence-transformers, one call per chunk", sizes.one,
+                    lambda n: np.stack([plain.encode(text, **options) for text in self.texts[:n]])),
+                Way("usual", "sentence-transformers, batch 32 (its default)", sizes.usual,
+                    lambda n: plain.encode(self.texts[:n], batch_size=32, **options)),
+                Way("guide_fp32", f"the guide's fast function, {GUIDE_BATCH}, fp32", sizes.guide,
+                    lambda n: guide_fast(plain, self.texts[:n])),
+            ]  # fmt: skip
+        # A CPU only emulates fp16.
+        half = (
+            self.tried("sentence-transformers, fp16", lambda: self.reference(half=True))
+            if self.device == "cuda"
+            else None
+        )
+        if half is not None:
             found.append(
                 Way("guide_fp16", f"the guide's fast function, {GUIDE_BATCH}, fp16", sizes.guide,
                     lambda n: guide_fast(half, self.texts[:n]))
             )  # fmt: skip
         return [*found, *self.our_ways()]
 
-    def opened(self, key: str, **options: Any) -> Any:
-        """An engine on the bench's device, None and a line in `failures` where there is none: the rest is still measured."""
+    def tried(self, key: str, build: Callable[[], Any]) -> Any:
+        """What `build` gives, None and a line in `failures` where it fails: the rest is still measured."""
         try:
-            engine = self.engine(**options)
+            return build()
         except Exception as error:  # whatever it is, it is told
             self.failures[key] = f"{type(error).__name__}: {error}"[:300]
             return None
+
+    def opened(self, key: str, **options: Any) -> Any:
+        """An engine on the bench's device, None and a line in `failures` where there is none."""
+        engine = self.tried(key, lambda: self.engine(**options))
         if self.lost(engine):
             self.failures[key] = f"went on with {engine.device}"
             return None
@@ -200,8 +211,8 @@ class Bench:
             ]  # fmt: skip
         return found
 
-    def row(self, way: Way, truth: Vectors, ceiling: dict[str, float]) -> dict[str, Any]:
-        """What one way came to."""
+    def row(self, way: Way, truth: Vectors | None, ceiling: dict[str, float]) -> dict[str, Any]:
+        """What one way came to. Without `truth` it has no cosines."""
         assert way.vectors is not None
         seconds = median(way.seconds)
         tokens = int(self.lengths[: way.count].sum())
@@ -218,6 +229,8 @@ class Bench:
         if self.shapes:
             work = self.shapes.flops_per_token(float(self.lengths.mean())) * row["tokens_per_second"] / 1e12
             row["share_of_ceiling"] = {name: round(work / most, 4) for name, most in ceiling.items()}
+        if truth is None:
+            return {**row, "lowest_cosine": None, "mean_cosine": None}
         count = min(len(truth), way.count)
         lowest, average = cosines(truth[:count], way.vectors[:count])
         return {**row, "lowest_cosine": round(lowest, 6), "mean_cosine": round(average, 6)}

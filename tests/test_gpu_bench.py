@@ -17,6 +17,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.gpu_bench import aims, attempt, measure, table
+from benchmarks.gpu_details import sweep
 from benchmarks.gpu_model import expand_weights, halve_weights
 from benchmarks.gpu_texts import make_texts, read_texts
 from benchmarks.gpu_ways import QUICK, Bench, Way, cosines, embed
@@ -110,9 +111,58 @@ def test_every_round_is_kept_and_a_way_that_fails_costs_only_itself() -> None:
             return ways
 
     measure(Stub(), lambda result: kept.append(json.loads(json.dumps(result))))
-    assert [row["key"] for row in kept[0]["rows"]] == ["usual"]
+    assert [row["key"] for row in kept[1]["rows"]] == ["usual"]  # kept[0]: the ceiling
     assert kept[-1]["failures"]["guide"].startswith("ZeroDivisionError")
     assert {"stages_seconds", "operations", "fp32", "sweep", "out_of_memory"} <= set(kept[-1])
+
+
+def test_a_baseline_that_cannot_be_loaded_costs_only_its_own_rows() -> None:
+    kept: list[dict[str, Any]] = []
+
+    class Stub(Bench):
+        def __init__(self) -> None:
+            self.failures, self.sizes, self.device, self.workers = {}, QUICK, "cpu", 1
+            self.lengths, self.shapes, self.gpu = np.array([3, 4]), None, SimpleNamespace(between=lambda *_: [])
+            self._deadline, self.torch, self.texts = time.perf_counter() + 1000, torch, ["a", "b"]
+
+        def reference(self, half: bool = False) -> Any:  # noqa: ARG002
+            raise RuntimeError("CUDA out of memory")
+
+        def our_ways(self) -> list[Way]:
+            encoder = SimpleNamespace(attend=len, compiled=False)
+            engine = SimpleNamespace(device="cpu", busy_seconds=0.0, _encoder=encoder)
+            return [Way("ours", "ours", 2, lambda n: np.eye(2, dtype=np.float32)[:n], engine=engine)]
+
+        def engine(self, **_: Any) -> Any:
+            raise RuntimeError("none here")
+
+    ours = Stub()
+    result = measure(ours, lambda found: kept.append(json.loads(json.dumps(found))))
+    assert kept[0]["ceiling_tflops"]["square"] > 0  # before anything is loaded
+    assert result["failures"]["sentence-transformers"] == "RuntimeError: CUDA out of memory"
+    assert [(row["key"], row["lowest_cosine"]) for row in kept[-1]["rows"]] == [("ours", None)]
+    assert "| ours |" in table(result)
+
+
+def test_every_budget_of_the_sweep_sorts_all_its_texts_at_once() -> None:
+    seen: list[tuple[int, int]] = []
+
+    class Counting:
+        device, dim, token_budget, window = "cpu", 2, 0, 7
+
+        def plan(self, items: list[int]) -> list[int]:  # noqa: ARG002
+            seen.append((self.token_budget, self.window))
+            return []
+
+        def embed_batches(self, _: list[int]) -> list[Any]:
+            return []
+
+        def close(self) -> None: ...
+
+    sizes = SimpleNamespace(budgets=(2048, 262_144), ours=40)
+    bench: Any = SimpleNamespace(engine=lambda **_: Counting(), sizes=sizes, ids=[0] * 40, seconds_left=lambda: 1)
+    sweep(bench)
+    assert set(seen) == {(2048, 10), (262_144, 40)}
 
 
 def test_weights_travel_in_half_the_size_and_are_whole_again_where_they_are_measured(tmp_path: Path) -> None:
