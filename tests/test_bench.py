@@ -311,6 +311,18 @@ def test_all_ways_give_the_same_vectors(clock: Clock) -> None:
     assert (engine.window, engine.token_budget) == (32, 128)
 
 
+@pytest.mark.parametrize("batch", [1, 8])
+def test_sentence_transformers_puts_no_prompt_of_its_own_before_the_text(batch: int) -> None:
+    class Prompting:
+        """A model with a default prompt, as config_sentence_transformers.json may name one."""
+
+        def encode(self, texts: list[str], prompt: str = "query: ", **_: Any) -> Any:
+            return np.stack([vector_of(prompt + text) for text in texts])
+
+    found = ways.reference_way(Prompting(), "passage: ", batch).run(["one", "two"])
+    assert found.tolist() == np.stack([vector_of("passage: one"), vector_of("passage: two")]).tolist()
+
+
 def test_the_batch_of_2000_fits_the_memory_and_says_its_true_size() -> None:
     assert ways.safe_count(1) == 2000
     assert ways.safe_count(10**9) == 1

@@ -158,7 +158,10 @@ def reference_way(reference: Any, prefix: str, batch: int) -> Way:
 
     def run(texts: Sequence[str]) -> Vectors:
         rows = [prefix + text for text in texts]
-        options = {"normalize_embeddings": True, "convert_to_numpy": True, "show_progress_bar": False}
+        # prompt: our prefix is in place, the model's default prompt must not come on top
+        options: dict[str, Any] = {
+            "prompt": "", "normalize_embeddings": True, "convert_to_numpy": True, "show_progress_bar": False,
+        }  # fmt: skip
         if batch > 1:
             return np.asarray(reference.encode(rows, batch_size=batch, **options), dtype=np.float32)
         return np.concatenate([np.asarray(reference.encode([row], **options), np.float32) for row in rows])
