@@ -35,7 +35,7 @@ from vaultvec.config_file import (
 )
 from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.errors import VaultvecError
-from vaultvec.measure.results import Decision, last_decisions
+from vaultvec.measure.results import Decision, Place, last_decisions
 from vaultvec.settings import Settings, load_settings
 from vaultvec.streams import use_utf8
 
@@ -60,12 +60,20 @@ def measure_vault(*args: Any, **options: Any) -> Measured:
     return measure(*args, **options)
 
 
+def place_here(settings: Settings) -> Place:
+    """`vaultvec.measure.sampling.place_of` of the user's vault, imported when it is needed."""
+    from vaultvec.measure.sampling import place_of
+
+    return place_of(settings, settings.vault_path or SAMPLE_VAULT)
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a choice works on; tests put their own in."""
 
     config: Path = CONFIG
     measure: Callable[..., Measured] = measure_vault
+    place: Callable[[Settings], Place] = place_here
 
 
 def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
@@ -158,18 +166,23 @@ def show(args: argparse.Namespace, setup: Setup) -> int:
     config = setup.config
     settings = load_settings(config, os.environ, vault=args.vault)
     present = read_values(read_text(config).text, config.name)
-    found = last_decisions(settings.reports_dir, present)
-    rows = found[0] if found else unmeasured(present)
+    found = last_decisions(settings.reports_dir, present, lambda: setup.place(settings))
+    rows: Sequence[Decision] = unmeasured(present)
+    text, holds = NOT_MEASURED, found is not None and not found.differs
+    if found and holds:
+        rows, text = found.decisions, f"measured {found.made}"
+    elif found:
+        text = f"{NOT_MEASURED} (the measurement of {found.made} is of another place: {found.differs})"
     if args.json:
-        measured = found[1] if found else None
-        print(
-            json.dumps({"measured": measured, "decisions": [as_row(row) for row in rows]}, indent=1, ensure_ascii=False)
-        )
+        result = {"measured": found.made if found and holds else None, "decisions": [as_row(row) for row in rows]}
+        if found and found.differs:
+            result["elsewhere"] = {"measured": found.made, "differs": found.differs}
+        print(json.dumps(result, indent=1, ensure_ascii=False))
         return 0
     from vaultvec.measure.report import print_decisions, result_console
 
     print_decisions(rows, result_console())
-    print(f"measured {found[1]}" if found else NOT_MEASURED)
+    print(text)
     return 0
 
 

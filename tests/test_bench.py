@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_m
 from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Rates, even_order
 from vaultvec.measure.prices import measure_prices, monitoring_price
 from vaultvec.measure.report import print_report, render_html, result_console
-from vaultvec.measure.results import Mix, Price, Report, as_dict, last_decisions, save_json
+from vaultvec.measure.results import Mix, Place, Price, Report, as_dict, last_decisions, save_json
 from vaultvec.measure.rounds import Ratio, Way, compare, cosines, ratio_of, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import measure_surroundings
 from vaultvec.measure.tuning import apply_changes, confirm
@@ -39,6 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
+HERE = Place("small", 2, gpu=False, model="timed", vault="notes-0")
 MANY_TOKENS = 4096  # of a model for which so few texts are sorted at least that the window counts
 
 
@@ -49,7 +51,7 @@ def run(
     reference = TimedReference(clock)
     two_streams, traits = {"token_s": 0.0005}, {"max_tokens": MANY_TOKENS} | traits
     subject = Subject(
-        Settings(data_dir=tmp_path), PRESENT, MODEL, words(60), seconds=seconds,
+        Settings(data_dir=tmp_path), PRESENT, MODEL, words(60), seconds=seconds, place=HERE,
         engines=factory(clock, made, lambda s: traits | (two_streams if s.streams == 2 else {})),
         reference=lambda _model, _device: reference,
     )  # fmt: skip
@@ -352,20 +354,41 @@ def test_json_comes_back_and_counts_only_for_the_config_it_measured(clock: Clock
     report, *_ = run(clock, tmp_path)
     path = save_json(report, tmp_path)
     assert json.loads(path.read_text(encoding="utf-8")) == json.loads(json.dumps(as_dict(report)))
-    found = last_decisions(tmp_path, PRESENT)
+    found = last_decisions(tmp_path, PRESENT, lambda: HERE)
     assert found is not None
-    assert {row.key: row.proposed for row in found[0]} == PRESENT | report.proposal
-    after = last_decisions(tmp_path, PRESENT | report.proposal)
+    assert {row.key: row.proposed for row in found.decisions} == PRESENT | report.proposal
+    after = last_decisions(tmp_path, PRESENT | report.proposal, lambda: HERE)
     assert after is not None
-    assert all(row.proposed == row.present for row in after[0])
-    assert last_decisions(tmp_path, PRESENT | {"STREAMS": 7}) is None
+    assert all(row.proposed == row.present for row in after.decisions)
+    assert last_decisions(tmp_path, PRESENT | {"STREAMS": 7}, lambda: HERE) is None
     path.write_text("{", encoding="utf-8")
-    assert last_decisions(tmp_path, PRESENT) is None
+    assert last_decisions(tmp_path, PRESENT, lambda: HERE) is None
+
+
+@pytest.mark.parametrize(
+    ("there", "differs"),
+    [
+        ({"cores": 64}, "64 cores, now 2 cores"),
+        ({"gpu": True, "machine": "big"}, "big, now small; a GPU, now no GPU"),
+        ({"model": "other"}, "model other, now timed"),
+        ({"vault": "work-1"}, "vault work-1, now notes-0"),
+    ],
+)
+def test_a_report_of_another_place_gives_no_decisions(
+    clock: Clock, tmp_path: Path, there: dict[str, Any], differs: str
+) -> None:
+    report, *_ = run(clock, tmp_path)
+    save_json(replace(report, place=replace(HERE, **there)), tmp_path)
+    found = last_decisions(tmp_path, PRESENT, lambda: HERE)
+    assert found is not None
+    assert (found.decisions, found.differs) == ((), differs)
+    save_json(replace(report, made="2020-01-01T00:00:00"), tmp_path)  # older, but of this place
+    found = last_decisions(tmp_path, PRESENT, lambda: HERE)
+    assert found is not None
+    assert (found.made, found.differs) == ("2020-01-01T00:00:00", "")
 
 
 def test_the_page_needs_no_network_and_escapes_what_it_shows(clock: Clock, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     report, *_ = run(clock, tmp_path)
     row = replace(report.rows[0], label="<script>alert(1)</script>")
     page = render_html(replace(report, rows=(row, *report.rows[1:]), model="<img src=x>"))

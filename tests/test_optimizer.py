@@ -25,6 +25,7 @@ from vaultvec.measure.bench import Subject, run_benchmark
 from vaultvec.measure.measured import Measured
 from vaultvec.measure.report import save_html
 from vaultvec.measure.results import save_json
+from vaultvec.measure.sampling import place_of
 
 ROOT = Path(__file__).resolve().parent.parent
 Answer = Callable[..., None]
@@ -58,9 +59,10 @@ def setup(config: Path, monkeypatch: pytest.MonkeyPatch) -> config_optimizer.Set
     monkeypatch.setattr(rounds, "clock", clock)
 
     def measure(settings: Any, present: Any, vault: Path, *, thorough: bool, int8: bool) -> Measured:
-        del vault, thorough
+        del thorough
         build = factory(clock, [], lambda s: {"token_s": 0.0005 if s.streams == 2 else 0.001, "max_tokens": 4096})
         subject = Subject(settings, present, MODEL, words(60), int8=int8, engines=build, seconds=2000,
+                          place=place_of(settings, vault),
                           reference=lambda _model, _device: TimedReference(clock))  # fmt: skip
         report = run_benchmark(subject)
         return Measured(report, save_json(report, settings.reports_dir), save_html(report, settings.reports_dir))
@@ -112,6 +114,32 @@ def test_measure_show_apply_show_restore(
 
     assert config_optimizer.main(["3"], setup) == 0
     assert config.read_bytes() == original
+
+
+def test_a_measurement_of_another_machine_is_neither_shown_nor_applied(
+    setup: config_optimizer.Setup, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embedding_speed_fix.main(["1"], setup) == 0
+    report = next((config.parent / "data" / "reports").glob("bench-*.json"))
+    found = json.loads(report.read_text(encoding="utf-8"))
+    found["place"] |= {"cores": 1000}
+    report.write_text(json.dumps(found), encoding="utf-8")
+    capsys.readouterr()
+    assert config_optimizer.main(["1"], setup) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("not measured yet: run embedding_speed_fix.py 1 (the measurement of ")
+    assert "1000 cores, now " in last
+    assert config_optimizer.main(["1", "--json"], setup) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert all(row["proposed"] == row["present"] for row in shown["decisions"])
+    assert shown["measured"] is None
+
+    def refuse(*_: Any, **__: Any) -> Measured:
+        raise VaultError("measured again")
+
+    for script in (config_optimizer, embedding_speed_fix):  # neither takes a report's word for it
+        assert script.main(["2", "--yes"], config_optimizer.Setup(config, refuse)) == 1
+        assert "measured again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("typed", "code"), [(["n"], 0), ([""], 0), ([], 1)])

@@ -25,7 +25,7 @@ from vaultvec.measure.extras import Trying, attempt, ollama_answers, try_extras,
 from vaultvec.measure.pacing import LEAST_ROUNDS, PART_ROUNDS, Pace, Plan, Rates, even_order
 from vaultvec.measure.prices import measure_prices, time_shares
 from vaultvec.measure.reasons import explain
-from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Price, Report, Row, Trial, machine_name
+from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Place, Price, Report, Row, Trial, machine_name
 from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import Surroundings, measure_surroundings
 from vaultvec.measure.tuning import NOT_SLOWER, WINDOW_KEY, Changes, Tuner, confirm, decide
@@ -66,6 +66,7 @@ class Subject:
     seconds: float | None = None  # time limit; None: that of a short or a thorough run
     progress: Progress = lambda _label, _share: None
     notify: Callable[[str], None] = lambda _line: None
+    place: Place | None = None  # where its proposal holds
     engines: Callable[..., Engine] = create_engine
     reference: Callable[[ModelSpec, str], Any] | None = load_reference
 
@@ -182,6 +183,7 @@ class _Run:
             }.items())),
             extras=tuple(found.extras), models=tuple(found.models), busy=self.busy,
             agreement=top_agreement(outcome.truth, best) if outcome.engine.precision == "int8" else None,
+            place=subject.place,
         )  # fmt: skip
 
     def _tick(self, label: str) -> None:

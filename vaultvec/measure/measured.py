@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from vaultvec.measure.bench import Subject, run_benchmark
 from vaultvec.measure.report import save_html
 from vaultvec.measure.results import Report, save_json
-from vaultvec.measure.sampling import SHORT_SAMPLE, THOROUGH_SAMPLE, sample_vault
+from vaultvec.measure.sampling import SHORT_SAMPLE, THOROUGH_SAMPLE, place_with, sample_vault
 from vaultvec.settings import Settings
 
 
@@ -46,6 +46,7 @@ def measure(
                 settings, present, sample.model, sample.texts, vault, thorough=thorough, int8=int8,
                 progress=lambda label, share: bar.update(task, description=label[:48], completed=share),
                 notify=lambda line: bar.console.print(line, markup=False),
+                place=place_with(settings, vault, sample.model),
             )
         )  # fmt: skip
     return Measured(report, save_json(report, settings.reports_dir), save_html(report, settings.reports_dir))

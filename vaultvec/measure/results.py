@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -139,6 +139,35 @@ class ModelRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """What a proposal holds for beside config.py's values."""
+
+    machine: str
+    cores: int
+    gpu: bool  # whether torch would find one
+    model: str
+    vault: str  # name and hash of its path, as its index's folder is called
+
+    def differences(self, now: Place) -> str:
+        """Where the two differ, in words; "" where they do not."""
+        words = {False: "no GPU", True: "a GPU"}
+        rows = (
+            ("", self.machine, now.machine), ("", f"{self.cores} cores", f"{now.cores} cores"),
+            ("", words[self.gpu], words[now.gpu]), ("model ", self.model, now.model), ("vault ", self.vault, now.vault),
+        )  # fmt: skip
+        return "; ".join(f"{name}{then}, now {here}" for name, then, here in rows if then != here)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The newest report that is of use. `differs`: why its decisions are not this machine's, then there are none."""
+
+    decisions: tuple[Decision, ...]
+    made: str
+    differs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything one benchmark found."""
 
@@ -168,6 +197,7 @@ class Report:
     models: tuple[ModelRow, ...] = ()  # what `main.py models` shows
     busy: float = 0.0  # share of the CPU that other programs took when it began
     agreement: float | None = None  # int8: share of the top ten that is fp32's
+    place: Place | None = None
     format: int = FORMAT
 
     @property
@@ -203,18 +233,28 @@ def as_dict(report: Report) -> dict[str, Any]:
     return {**asdict(report), "proposal": report.proposal}
 
 
-def last_decisions(folder: Path, present: Mapping[str, Any]) -> tuple[list[Decision], str] | None:
-    """The decisions of the newest report that still holds, and its date; None when there is none.
+def last_decisions(folder: Path, present: Mapping[str, Any], here: Callable[[], Place]) -> Found | None:
+    """The decisions of the newest report that still holds; of one that was made elsewhere only why not; else None.
 
-    A report holds for the values it was made with, and for those that it proposed: then nothing more is proposed.
+    A report holds for the values it was made with, and for those that it proposed: then nothing more is proposed. It
+    holds `here` alone, which is asked only where a report has these values. Raises what `here` raises.
     """
     now = json.loads(json.dumps(present))
+    place: Place | None = None
+    elsewhere: Found | None = None
     for path in sorted(folder.glob("bench-*.json"), reverse=True):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] == FORMAT and now in (found["present"], found["present"] | found["proposal"]):
-                rows = [Decision(**row) for row in found["decisions"]]
-                return [replace(row, present=now[row.key]) for row in rows], str(found["made"])
-        except (OSError, ValueError, KeyError, TypeError):
+            if found["format"] != FORMAT or now not in (found["present"], found["present"] | found["proposal"]):
+                continue
+            rows = tuple(replace(Decision(**row), present=now[row["key"]]) for row in found["decisions"])
+            made, kept = str(found["made"]), found.get("place")
+            then = Place(**kept) if kept else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a report cut short is no report
-    return None
+        place = place or here()
+        differs = then.differences(place) if then else "it does not say of which vault"
+        if not differs:
+            return Found(rows, made)
+        elsewhere = elsewhere or Found((), made, differs)
+    return elsewhere

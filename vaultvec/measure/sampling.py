@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vaultvec.boilerplate import find_boilerplate
+from vaultvec.cores import usable_cores
+from vaultvec.engines import accelerator_present
 from vaultvec.errors import VaultError
 from vaultvec.index import choose_models, reader_of
+from vaultvec.measure.results import Place, machine_name
 from vaultvec.models import ModelSpec
 from vaultvec.reading import chunker_spec, read_and_chunk
 from vaultvec.settings import Settings
@@ -37,7 +41,7 @@ def sample_vault(settings: Settings, vault: Path, count: int, seed: int = SEED) 
     """
     folder = open_vault(vault)
     choice = choose_models(settings, folder, walk(folder, load_exclusions(folder, settings.exclude)).files)
-    position = next((i for i, model in enumerate(choice.models) if model.kind == "transformer"), 0)
+    position = _measured(choice.models)
     texts = sample_chunks(settings, folder, count, seed)
     reads = reader_of(choice.models[position], position)
     kept = [text for text in texts if reads is None or reads(text)]
@@ -45,6 +49,23 @@ def sample_vault(settings: Settings, vault: Path, count: int, seed: int = SEED) 
         raise VaultError(f"{vault} has {len(kept)} chunks to measure, expected at least 2; choose a larger vault")
     order = np.random.default_rng(seed).permutation(len(kept))
     return Sample(tuple(kept[i] for i in order), choice.models[position], choice.models, choice.reason)
+
+
+def place_of(settings: Settings, vault: Path) -> Place:
+    """This machine, this vault and the model that a benchmark of it would measure. Raises VaultError, ModelError."""
+    folder = open_vault(vault)
+    choice = choose_models(settings, folder, walk(folder, load_exclusions(folder, settings.exclude)).files)
+    return place_with(settings, folder, choice.models[_measured(choice.models)])
+
+
+def place_with(settings: Settings, vault: Path, model: ModelSpec) -> Place:
+    """The same where the model is known."""
+    return Place(machine_name(), usable_cores(), accelerator_present(), model.name, settings.vault_dir(vault).name)
+
+
+def _measured(models: Sequence[ModelSpec]) -> int:
+    """Position of the model that is measured: the first transformer."""
+    return next((i for i, model in enumerate(models) if model.kind == "transformer"), 0)
 
 
 def sample_chunks(settings: Settings, vault: Path, n: int, seed: int) -> list[str]:
