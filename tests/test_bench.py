@@ -22,7 +22,7 @@ from vaultvec.measure.ceiling import Shapes, read_shapes
 from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_models, try_processes
 from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Rates, even_order
 from vaultvec.measure.prices import measure_prices, monitoring_price
-from vaultvec.measure.report import print_report, render_html, result_console
+from vaultvec.measure.report import headline, price_cells, print_report, render_html, result_console
 from vaultvec.measure.results import Mix, Place, Price, Report, as_dict, last_decisions, save_json
 from vaultvec.measure.rounds import Ratio, Way, compare, cosines, ratio_of, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import measure_surroundings
@@ -204,9 +204,19 @@ def test_each_bottleneck_costs_what_it_costs(clock: Clock) -> None:
 def test_a_blocking_check_is_priced_by_what_it_takes() -> None:
     price = monitoring_price(lambda: 0.5)
     assert price.cost == pytest.approx(0.25)
-    assert price.verdict == "+25% time"
+    assert price.verdict == "+25% time by calculation, not run"
+    assert price.how.startswith("one check takes 0.50 s, divided by 2 s;")
     assert "helps here" in Price("", "", -0.3, 0.02, "").verdict
     assert "no difference" in Price("", "", 0.01, 0.02, "").verdict
+
+
+def test_the_headline_says_what_it_divides_and_how_far_the_rounds_differ(clock: Clock, tmp_path: Path) -> None:
+    report, *_ = run(clock, tmp_path)
+    one, best = report.rows[0], max(report.rows[-2:], key=lambda row: row.texts_per_second)
+    assert report.times_one == pytest.approx(best.texts_per_second / one.texts_per_second)
+    told = headline(replace(report, times_one_spread=0.34))
+    assert f"{report.times_one:.1f} ± 0.3 times one call per chunk" in told
+    assert f"(texts/s on {report.used.texts} chunks over texts/s on {one.texts} of them, round by round)" in told
 
 
 def test_ways_are_timed_in_turn_and_in_both_orders(clock: Clock) -> None:
@@ -405,6 +415,7 @@ def test_the_screen_shows_every_table(clock: Clock, tmp_path: Path, capsys: pyte
     report, *_ = run(clock, tmp_path)
     print_report(report, result_console())
     text = capsys.readouterr().out
+    assert [cells[1].endswith("not run") for cells in price_cells(report)].count(True) == 1
     for part in (
         "one call per chunk",
         "5 padding",

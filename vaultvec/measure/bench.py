@@ -167,6 +167,7 @@ class _Run:
         last = outcome.engine if outcome.tuned else engine  # the one that runs with what is written
         notes = explain(subject.settings, engine, last, self.lengths, around)
         best = outcome.rows[-1].vectors[: len(used)]
+        over_one = compare(outcome.rows[0], max(outcome.rows[-2:], key=lambda timing: timing.texts_per_second))
         return Report(
             made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cores(),
             model=engine.model.name, engine=engine.name, precision=engine.precision, device=engine.device,
@@ -183,7 +184,7 @@ class _Run:
             }.items())),
             extras=tuple(found.extras), models=tuple(found.models), busy=self.busy,
             agreement=top_agreement(outcome.truth, best) if outcome.engine.precision == "int8" else None,
-            place=subject.place,
+            place=subject.place, times_one=over_one.median, times_one_spread=over_one.spread,
         )  # fmt: skip
 
     def _tick(self, label: str) -> None:

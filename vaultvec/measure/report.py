@@ -33,8 +33,10 @@ Cells = list[list[str]]
 def headline(report: Report) -> str:
     """The finding in one line."""
     slow, best = report.rows[0], max(report.rows[-2:], key=lambda row: row.texts_per_second)
-    times = best.texts_per_second / slow.texts_per_second
-    text = f"{best.texts_per_second:.0f} texts/s, {times:.1f} times one call per chunk"
+    text = (
+        f"{best.texts_per_second:.0f} texts/s, {report.times_one:.1f} ± {report.times_one_spread:.1f} times one call per "
+        f"chunk (texts/s on {report.used.texts} chunks over texts/s on {slow.texts} of them, round by round)"
+    )
     if report.proposal:
         return f"{text}; the proposed settings: {report.gain:.2f}x ± {report.gain_spread:.2f} of the present ones"
     return f"{text}; nothing measured better than the present settings"
@@ -53,7 +55,7 @@ def row_cells(report: Report) -> Cells:
 
 
 ROW_HEADS = ("way", "texts/s", "tokens/s", "1,000 chunks", "memory MB", "use", "cosine low/mean", "")
-PRICE_HEADS = ("bottleneck", "costs here", "how it was measured")
+PRICE_HEADS = ("bottleneck", "costs here", "how it was found")
 TRIAL_HEADS = ("candidate", "times faster", "texts/s", "lowest cosine", "verdict")
 KEY_HEADS = ("key", "now", "guide", "proposed", "measured gain", "reason")
 
@@ -64,7 +66,7 @@ def _load(cpu: float, gpu: float | None) -> str:
 
 def price_cells(report: Report) -> Cells:
     """One line a bottleneck."""
-    return [[p.label, f"{p.verdict} (± {p.spread:.0%})", p.how] for p in report.prices]
+    return [[p.label, f"{p.verdict} (± {p.spread:.0%})" if p.measured else p.verdict, p.how] for p in report.prices]
 
 
 def trial_cells(report: Report) -> Cells:
@@ -206,8 +208,8 @@ def figures(report: Report) -> list[Any]:
     ]  # fmt: skip
     if report.budgets:
         made.append(_curve(report.budgets, "Throughput over token budget (fast path)", "padded tokens a batch"))
-    labels = [html.escape(price.label) for price in report.prices]
-    costs = go.Bar(x=[100 * price.cost for price in report.prices], y=labels, orientation="h")
+    prices = [price for price in report.prices if price.measured]
+    costs = go.Bar(x=[100 * p.cost for p in prices], y=[html.escape(p.label) for p in prices], orientation="h")
     made.append(_figure(costs, "What each bottleneck costs here", "% more time", ""))
     names = [html.escape(name) for name in report.time_shares]
     shares = go.Bar(x=list(report.time_shares.values()), y=names, orientation="h")

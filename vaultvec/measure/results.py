@@ -85,10 +85,13 @@ class Price:
     cost: float  # 0.25 = a quarter longer; below 0 = it helps here
     spread: float
     how: str
+    measured: bool = True  # False: worked out, nothing was run with it
 
     @property
     def verdict(self) -> str:
         """What the number says, in words."""
+        if not self.measured:
+            return f"{self.cost:+.0%} time by calculation, not run"
         if abs(self.cost) <= self.spread:
             return "no difference beyond the noise"
         return f"{self.cost:+.0%} time" if self.cost > 0 else f"{-self.cost:.0%} less time: it helps here"
@@ -198,6 +201,8 @@ class Report:
     busy: float = 0.0  # share of the CPU that other programs took when it began
     agreement: float | None = None  # int8: share of the top ten that is fp32's
     place: Place | None = None
+    times_one: float = 0.0  # the best way's texts/s over those of one call per chunk, median of the rounds' ratios
+    times_one_spread: float = 0.0
     format: int = FORMAT
 
     @property
