@@ -4,7 +4,7 @@
     python config_optimizer.py 1           present, guide's and proposed value of every key; changes nothing
     python config_optimizer.py 2           measure, show what would change, ask, write (a backup is kept)
     python config_optimizer.py 2 --guide   the guide's table alone, without measuring
-    python config_optimizer.py 3           give the original config.py back, byte for byte
+    python config_optimizer.py 3           give the original config.py back, byte for byte (without one, the newest backup)
 
 Results go to stdout; questions and progress to stderr. Exit codes: 0 done, 1 something to mend, 2 wrong usage,
 130 interrupted.
@@ -25,6 +25,7 @@ from vaultvec.config_file import (
     Backup,
     ConfigText,
     changed_lines,
+    check_writable,
     diff,
     list_backups,
     plan_changes,
@@ -203,6 +204,7 @@ def apply(args: argparse.Namespace, setup: Setup) -> int:
     """Measure (unless --guide), show the diff, ask, write."""
     config = setup.config
     settings = load_settings(config, os.environ, vault=args.vault)
+    check_writable(config)
     before = read_text(config)
     present = read_values(before.text, config.name)
     changes = dict(GUIDE_VALUES)
@@ -235,7 +237,10 @@ def write(args: argparse.Namespace, before: ConfigText, changes: Mapping[str, An
     kept = save(before, after)
     result |= {"written": True, "backup": str(kept)}
     backup = kept.name if kept else ""
-    text = f"{name} is written, the state before is {backup}; next: python main.py index (undo: config_optimizer.py 3)"
+    back = f"undo: config_optimizer.py 3, {backup}"
+    if any(row.path == kept and row.original for row in list_backups(before.path)):
+        back = "undo: config_optimizer.py 3"
+    text = f"{name} is written, the state before is {backup}; next: python main.py index ({back})"
     return finish(args, result, text, 0)
 
 
@@ -264,15 +269,19 @@ def undo(args: argparse.Namespace, setup: Setup) -> int:
     if len(backups) > 1 and not args.yes:
         chosen = ask_backup(backups, config)
     restored = restore(config, chosen)
-    name = (chosen or next(row.path for row in backups if row.original)).name
-    result = {"written": restored is not None, "restored": name}
+    name = (chosen or backups[0].path).name
+    result: dict[str, Any] = {"written": restored is not None, "restored": name, "kept": None}
     if restored is None:
         return finish(args, result, f"{config.name} is that state already ({name}); nothing was written", 0)
-    return finish(args, result, f"{config.name} is {name} again, byte for byte; what it was before is kept too", 0)
+    text = f"{config.name} is {name} again, byte for byte"
+    if restored.kept is not None:
+        result["kept"] = str(restored.kept)
+        text += f"; what it was before is kept as {restored.kept.name}{difference(config, restored.kept)}"
+    return finish(args, result, text, 0)
 
 
 def ask_backup(backups: Sequence[Backup], config: Path) -> Path:
-    """Which state; Enter or the end of input takes the first, the original."""
+    """Which state; Enter or the end of input takes the first: the original, else the newest."""
     for number, row in enumerate(backups, 1):
         label = "the original" if row.original else "kept"
         say(f"  {number}  {row.made:%Y-%m-%d %H:%M:%S}  {label}  {row.path.name}{difference(row.path, config)}")
@@ -288,7 +297,7 @@ def ask_backup(backups: Sequence[Backup], config: Path) -> Path:
 
 
 def difference(backup: Path, config: Path) -> str:
-    """What restoring would change, where both files parse."""
+    """What goes from `config` to `backup`, where both files parse."""
     try:
         lines = changed_lines(read_values(read_text(config).text), read_values(read_text(backup).text))
     except VaultvecError:

@@ -229,6 +229,61 @@ def test_nothing_to_restore(setup: config_optimizer.Setup, capsys: pytest.Captur
     assert "nothing to restore" in capsys.readouterr().err
 
 
+def test_a_dated_backup_alone_is_restored(
+    setup: config_optimizer.Setup, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = config.with_name("config_backup_20260102_030405.py")
+    kept.write_text("STREAMS = 3\n", encoding="utf-8")
+    older = config.with_name("config_backup_20250102_030405.py")
+    older.write_text("STREAMS = 2\n", encoding="utf-8")
+    os.utime(older, (1, 1))
+    assert config_optimizer.main(["3", "--yes"], setup) == 0
+    assert values(config)["STREAMS"] == 3
+    assert kept.name in capsys.readouterr().out
+
+
+def test_an_edit_made_after_an_apply_is_named_and_kept_when_the_original_comes_back(
+    setup: config_optimizer.Setup, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config_optimizer.main(["2", "--guide", "--yes"], setup)
+    assert "(undo: config_optimizer.py 3)" in capsys.readouterr().out
+    edited = config.read_text(encoding="utf-8").replace('VAULT_PATH = ""', 'VAULT_PATH = "/my/notes"')
+    edited = edited.replace("BATCH_SIZE = 2000", "BATCH_SIZE = 100")
+    config.write_text(edited, encoding="utf-8")
+    config_optimizer.main(["2", "--guide", "--yes"], setup)
+    told = capsys.readouterr().out
+    dated = next(row.path.name for row in list_backups(config) if not row.original)
+    assert f"(undo: config_optimizer.py 3, {dated})" in told  # plain 3 would take the original and drop the edit
+    config.write_text(edited, encoding="utf-8")
+    config_optimizer.main(["3", "--yes", "--json"], setup)
+    kept = Path(json.loads(capsys.readouterr().out)["kept"])
+    assert kept.read_text(encoding="utf-8") == edited
+    config.write_text(edited, encoding="utf-8")
+    config_optimizer.main(["3", "--yes"], setup)
+    assert f'kept as {kept.name}  (VAULT_PATH  "/my/notes" → ""' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["2", "--guide", "--yes"], ["2", "--yes"], ["3", "--yes"]])
+def test_a_write_protected_config_is_left_alone_in_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Measured:
+        raise VaultError("measured for a minute first")
+
+    if arguments[0] == "3":
+        config.with_name("config_backup.py").write_text("STREAMS = 3\n", encoding="utf-8")
+    before = {row.name: row.read_bytes() for row in config.parent.glob("*.py")}
+    config.chmod(0o444)
+    try:
+        assert config_optimizer.main(arguments, config_optimizer.Setup(config, refuse)) == 1
+    finally:
+        config.chmod(0o644)
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert "config.py is write-protected; nothing was written; run first: " in told[0]
+    assert {row.name: row.read_bytes() for row in config.parent.glob("*.py")} == before
+
+
 def test_an_interrupted_measurement_leaves_the_file(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(*_: Any, **__: Any) -> Measured:
         raise KeyboardInterrupt

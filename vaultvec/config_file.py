@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,14 +164,27 @@ def write_config(path: Path, data: bytes) -> bool:
     return True
 
 
+def check_writable(path: Path) -> None:
+    """Raise SettingsError where the user has write-protected the file: it could be replaced, but that is not wanted."""
+    target = path.resolve()
+    try:
+        protected = not target.stat().st_mode & stat.S_IWUSR
+    except OSError:
+        return  # a missing file may be written
+    if protected:
+        how = f'attrib -r "{target}"' if os.name == "nt" else f"chmod u+w '{target}'"
+        raise SettingsError(f"{path.name} is write-protected; nothing was written; run first: {how}")
+
+
 def save(before: ConfigText, new_text: str) -> Path | None:
     """Back up `before`, then write `new_text`. The backup that holds the old state, or None when nothing changes.
 
-    Raises SettingsError when config.py is no longer what `before` was read from.
+    Raises SettingsError when config.py is write-protected, or no longer what `before` was read from.
     """
     data = before.encode(new_text)
     if data == before.data:
         return None
+    check_writable(before.path)
     if read_text(before.path).data != before.data:
         raise SettingsError(f"{before.path.name} was edited meanwhile; nothing was written; run the command again")
     kept = keep(before.path, before.data)
@@ -227,13 +241,21 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def restore(path: Path, backup: Path | None = None) -> Backup | None:
-    """Write a backup (the original when none is named) back, byte for byte; what was there is kept first.
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was written back, and where the state before it is kept; None: there was none that could be read."""
 
-    Works on a broken or missing config.py. None when it is that state already. Raises SettingsError without backups.
+    backup: Backup
+    kept: Path | None
+
+
+def restore(path: Path, backup: Path | None = None) -> Restored | None:
+    """Write a backup back, byte for byte; what was there is kept first. Unnamed: the original, else the newest.
+
+    Works on a broken or missing config.py. None when it is that state already. Raises SettingsError without backups,
+    and for a write-protected config.py.
     """
-    backups = list_backups(path)
-    chosen = next((row for row in backups if row.path == backup or (backup is None and row.original)), None)
+    chosen = next((row for row in list_backups(path) if backup in (None, row.path)), None)
     if chosen is None:
         found = f"no {_original_path(path).name}" if backup is None else f"no backup {backup.name}"
         raise SettingsError(f"nothing to restore: there is {found} beside {path.name}; choice 2 makes one")
@@ -241,6 +263,9 @@ def restore(path: Path, backup: Path | None = None) -> Backup | None:
     if data is None:
         raise SettingsError(f"{chosen.path} cannot be read; mend its permissions, or choose another backup")
     present = _content(path)  # one that cannot be read cannot be kept either
-    if present is not None and present != data:
-        keep(path, present)
-    return chosen if write_config(path, data) else None
+    if present == data:
+        return None
+    check_writable(path)
+    kept = None if present is None else keep(path, present)
+    write_config(path, data)
+    return Restored(chosen, kept)
