@@ -21,12 +21,12 @@ memory streams cores starting
 datatypes
 batching
 tokenizing
+models
 config_keys settings
 frontmatter verbatim markdown canvas notes
 vault
 korean languages
 chunks
-models
 engines
 keywords
 schema ledger_file donors

@@ -164,3 +164,29 @@ def test_the_key_of_a_server_is_not_printed(tmp_path: Path) -> None:
     settings = load(tmp_path, "", {"OPENAI_API_KEY": "secret"})
     assert settings.openai_api_key == "secret"
     assert "secret" not in repr(settings)
+
+
+def test_a_models_folder_is_looked_for_beside_config_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    folder = str(tmp_path / "models" / "mine")
+    for written in ("models/mine", "./models/mine/", folder):
+        assert load(tmp_path, f'EMBEDDING_MODEL = "{written}"\n').embedding_model == folder
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        ("sentence-transformers/all-MiniLM-L6-v2", "auto"),
+        ("all-MiniLM-L6-v2", "torch"),
+        ("BAAI/bge-small-en", "auto"),
+        ("auto", "auto"),
+        ("mine", "ollama"),
+    ],
+)
+def test_a_models_name_stays_a_name(tmp_path: Path, name: str, engine: str) -> None:
+    if name != "BAAI/bge-small-en":  # a hub's name without a folder; the others stay names in spite of theirs
+        (tmp_path / name).mkdir(parents=True)
+    assert load(tmp_path, f'EMBEDDING_MODEL = "{name}"\nENGINE = "{engine}"\n').embedding_model == name

@@ -22,7 +22,9 @@ from platformdirs import user_data_dir
 
 from vaultvec.config_keys import AUTO, KEYS, WINDOWS_HINT, check_value, shorten
 from vaultvec.errors import SettingsError
+from vaultvec.models import resolve
 
+SERVER_ENGINES = ("ollama", "openai")
 RESTORE_HINT = "mend the line, or run: python config_optimizer.py 3 (it restores the original)"
 
 
@@ -107,6 +109,7 @@ def load_settings(config_path: Path, environ: Mapping[str, str], *, vault: str |
     values["vault_path"] = _folder(asked, Path.cwd()) or _folder(values["vault_path"], here)
     moved = _folder(environ.get("VAULTVEC_DATA"), Path.cwd())
     values["data_dir"] = moved or _folder(values["data_dir"], here) or _default_data_dir()
+    values["embedding_model"] = _model(values["embedding_model"], values["engine"], here)
     settings = Settings(**values, openai_api_key=environ.get("OPENAI_API_KEY", ""))
     if settings.vault_path is not None:
         settings.vault_dir(settings.vault_path)
@@ -124,6 +127,18 @@ def _folder(text: str | None, base: Path) -> Path | None:
     if (shown := str(path).encode("utf-8", "replace").decode()) != str(path):
         raise SettingsError(f"the path {shown} is not valid UTF-8; rename the folder")
     return path
+
+
+def _model(name: str, engine: str, base: Path) -> str:
+    """A model's name as it stands; a folder beside config.py as an absolute path, wherever the program is started from.
+
+    A name of the catalogue stays a name, and so does what a server is asked for, whatever folder bears it too.
+    """
+    text = name.strip()
+    if text == AUTO or engine in SERVER_ENGINES or resolve(text).dim or Path(text).is_absolute():
+        return name
+    folder = _folder(text, base)
+    return str(folder) if folder is not None and os.path.isdir(folder) else name
 
 
 def decode_source(data: bytes, name: str) -> tuple[str, str]:
