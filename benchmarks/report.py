@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vaultvec.measure.rounds import Ratio, ratio_of
+
 Result = dict[str, Any]
 # (key path, text, limit): what the project set itself; a row is written with the number and whether it is met.
 AIMS = (
@@ -63,7 +65,7 @@ def _embedding(found: Result) -> str:
     rows = [
         (
             row["label"], f"{row['texts_per_second']:,.1f} ± {row['spread']:.0%}", f"{row['tokens_per_second']:,}",
-            f"{row['times_base']:.2f}x", _share(row["share_of_ceiling"]),
+            f"{row['times_base']:.2f}x ± {row['times_base_spread']:.2f}", _share(row["share_of_ceiling"]),
             "another embedding" if row["lowest_cosine"] is None else f"{row['lowest_cosine']:.5f}",
             f"{row['top10_agreement']:.1%}",
         )
@@ -103,14 +105,27 @@ def _commands(found: Result) -> str:
         for name, seconds, other, peak in zip(names, ours, theirs, peaks, strict=True)
     ]
     report = first["ours"]["reports"][-1]
+    mine, others = _chunks_embedded(first)
     text = (
         f"**Whole commands**, from start to exit. The first index is **{first['times_faster']:.2f}x ± "
         f"{first['spread']:.2f}** faster than LangChain's loader, splitter, embeddings and Chroma on the same weights "
-        f"({first['rounds']} rounds in turn; it takes {max(first['langchain']['peak_mb']):,.0f} MB). The model was "
+        f"({first['rounds']} rounds in turn; it takes {max(first['langchain']['peak_mb']):,.0f} MB). Of the same notes ours "
+        f"embeds {mine:,} chunks, LangChain {others:,}. The model was "
         f"busy {report['model_busy_share']:.1%} of the time from first to last batch. Twice the notes take "
-        f"{memory['growth']:.2f} times the memory."
+        f"{memory['growth']:.2f} times the memory (one run of twice the notes)."
     )
     return f"{text}\n\n{table(('command', 'ours', 'LangChain', 'peak memory'), rows)}"
+
+
+def _chunks_embedded(first: Result) -> tuple[int, int]:
+    """How many chunks went through the model in a first index, ours and LangChain's."""
+    mine, others = (first[key]["reports"][-1] for key in ("ours", "langchain"))
+    return mine["chunks_embedded"], others["chunks"]
+
+
+def _ratio(row: Result, other: Result) -> Ratio:
+    """How many times faster `row` is than `other`, round against round, on the same texts."""
+    return ratio_of(other["seconds"], row["seconds"])
 
 
 def _median(values: list[float]) -> float:
@@ -148,8 +163,7 @@ def numbers(result: Result) -> dict[str, float]:
     rows = {row["key"]: row for row in result.get("embedding", {}).get("rows", [])}
     if rows:
         ours = rows["ours"]
-        best = max(row["texts_per_second"] for key, row in rows.items() if key.startswith("fastembed"))
-        found |= {"embedding": ours["times_base"], "fastembed": ours["texts_per_second"] / best}
+        found |= {"embedding": ours["times_base"], "fastembed": _ratio(ours, _fastest_fastembed(rows)).median}
         found |= {"cosine": ours["lowest_cosine"] or 0.0}
         if ours["share_of_ceiling"] is not None:
             found["ceiling"] = ours["share_of_ceiling"]
@@ -166,13 +180,32 @@ def numbers(result: Result) -> dict[str, float]:
     return found
 
 
+def _fastest_fastembed(rows: dict[str, Result]) -> Result:
+    return max((row for key, row in rows.items() if key.startswith("fastembed")), key=lambda r: r["texts_per_second"])
+
+
+def spreads(result: Result) -> dict[str, float]:
+    """The ± of those numbers that are ratios of rounds."""
+    rows = {row["key"]: row for row in result.get("embedding", {}).get("rows", [])}
+    found = {}
+    if rows:
+        found["embedding"] = rows["ours"]["times_base_spread"]
+        found["fastembed"] = _ratio(rows["ours"], _fastest_fastembed(rows)).spread
+        if "ours_int8" in rows:
+            found["int8"] = rows["ours_int8"]["times_base_spread"]
+    if "commands" in result:
+        found["first_index"] = result["commands"]["first_index"]["spread"]
+    return found
+
+
 def _aims(result: Result) -> str:
-    found = numbers(result)
+    found, around = numbers(result), spreads(result)
     rows = []
     for key, text, limit, how in AIMS:
         if key in found:
             met = found[key] >= limit if how == "at least" else found[key] <= limit
-            rows.append((text, f"{found[key]:,.5g}", f"{how} {limit:g}", "yes" if met else "**no**"))
+            shown = f"{found[key]:,.5g}" + (f" ± {around[key]:.2f}" if key in around else "")
+            rows.append((text, shown, f"{how} {limit:g}", "yes" if met else "**no**"))
     return f"**Aims**\n\n{table(('', 'measured', 'aim', 'met'), rows)}"
 
 
@@ -195,14 +228,15 @@ def _embedding_losses(rows: list[Result]) -> list[str]:
         return []
     ours, lines = known["ours"], []
     for row in rows:
-        times = row["texts_per_second"] / ours["texts_per_second"]
-        if row["key"] != "ours" and times > 1 + max(row["spread"], ours["spread"], 0.02):
+        times = _ratio(row, ours)
+        if row["key"] != "ours" and times.better:
             cost = (
                 ""
                 if row["top10_agreement"] > 0.995
                 else f", but names {row['top10_agreement']:.0%} of the same top ten"
             )
-            lines.append(f"{row['label']} embeds {times:,.1f} times as many texts a second as ours as it comes{cost}")
+            speed = f"{times.median:,.1f} ± {times.spread:,.1f} times as many texts a second"
+            lines.append(f"{row['label']} embeds {speed} as ours as it comes{cost}")
         if row["dimensions"] < ours["dimensions"]:
             lines.append(
                 f"{row['label']}: {row['dimensions']} dimensions in place of {ours['dimensions']}, a smaller index"
@@ -210,6 +244,14 @@ def _embedding_losses(rows: list[Result]) -> list[str]:
         if row["growth_mb"] + 50 < ours["growth_mb"]:
             lines.append(f"{row['label']} needs {ours['growth_mb'] - row['growth_mb']:.0f} MB less while it embeds")
     return lines
+
+
+def _chunk_ratio(first: Result, embedded: int, others: int) -> Ratio:
+    """The first index's ratio with the time divided by the chunks that each embedded."""
+    return ratio_of(
+        [seconds / others for seconds in first["langchain"]["seconds"]],
+        [seconds / embedded for seconds in first["ours"]["seconds"]],
+    )
 
 
 def _command_losses(found: Result | None) -> list[str]:
@@ -220,6 +262,12 @@ def _command_losses(found: Result | None) -> list[str]:
         lines.append("LangChain makes the first index faster")
     if min(first["langchain"]["peak_mb"]) < max(first["ours"]["peak_mb"]):
         lines.append("LangChain needs less memory for the first index")
+    embedded, others = _chunks_embedded(first)
+    if others > embedded:
+        lines.append(
+            f"part of the first index's ratio is less work: LangChain embeds {others:,} chunks of these notes, ours "
+            f"{embedded:,}; a chunk takes LangChain {_chunk_ratio(first, embedded, others)} as long"
+        )
     mine, theirs = (first[key]["reports"][-1] for key in ("ours", "langchain"))
     if theirs["chunks"] < mine["chunks_total"]:
         lines.append(f"LangChain makes fewer chunks ({theirs['chunks']:,} against {mine['chunks_total']:,})")
