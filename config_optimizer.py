@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import vaultvec.starting  # first: it watches over the other imports
 from vaultvec.config_file import (
     Backup,
     ConfigText,
@@ -79,6 +80,7 @@ class Setup:
 
 def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     """Run one choice and return the exit code."""
+    vaultvec.starting.listen()
     use_utf8()
     args = parser("config_optimizer.py", __doc__, ("1", "2", "3")).parse_args(argv)
     choices = {"1": show, "2": apply, "3": undo}
@@ -123,6 +125,9 @@ def run(work: Callable[[], int], as_json: bool = False) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        say(f"error: the system refused something ({error}); run: python main.py doctor")
+        return 1
     except VaultvecError as error:
         say(f"error: {error}")
         return error.exit_code

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 
 import config_optimizer
+import vaultvec.starting
 from vaultvec.config_file import read_text, read_values
 from vaultvec.settings import load_settings
 from vaultvec.streams import use_utf8
@@ -30,6 +31,7 @@ MENU = """embedding speed
 
 def main(argv: Sequence[str] | None = None, setup: config_optimizer.Setup | None = None) -> int:
     """Run one choice and return the exit code."""
+    vaultvec.starting.listen()
     use_utf8()
     args = config_optimizer.parser("embedding_speed_fix.py", __doc__, ("1", "2")).parse_args(argv)
     choices = {"1": benchmark, "2": config_optimizer.apply}

@@ -24,7 +24,7 @@ from typing import Any
 
 from vaultvec.config_keys import KEYS, check_value, show_value
 from vaultvec.errors import SettingsError
-from vaultvec.settings import check_values, decode_source, parse_source
+from vaultvec.settings import UNREADABLE_HINT, check_values, decode_source, parse_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def read_text(path: Path) -> ConfigText:
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
-        raise SettingsError(f"{path} cannot be read ({reason}); run: python config_optimizer.py 3") from error
+        raise SettingsError(f"{path} cannot be read ({reason}); {UNREADABLE_HINT}") from error
     text, encoding = decode_source(data, path.name)
     return ConfigText(path, data, text, encoding)
 

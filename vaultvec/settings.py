@@ -25,7 +25,10 @@ from vaultvec.errors import SettingsError
 from vaultvec.models import resolve
 
 SERVER_ENGINES = ("ollama", "openai")
-RESTORE_HINT = "mend the line, or run: python config_optimizer.py 3 (it restores the original)"
+RESTORE_HINT = "mend the line, or delete it and its default holds; where a backup is kept: python config_optimizer.py 3"
+UNREADABLE_HINT = (
+    "an empty config.py will do, every setting has a default; where a backup is kept: python config_optimizer.py 3"
+)
 
 
 def _default_data_dir() -> Path:
@@ -156,7 +159,7 @@ def read_config(path: Path) -> dict[str, Assignment]:
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
-        raise SettingsError(f"{path} cannot be read ({reason}); run: python config_optimizer.py 3") from error
+        raise SettingsError(f"{path} cannot be read ({reason}); {UNREADABLE_HINT}") from error
     return check_values(parse_source(decode_source(data, path.name)[0], path.name), path.name)
 
 
