@@ -148,10 +148,10 @@ class _Run:
         truth = self._truth(plan.trials.texts)
         tuner, tuned, trials, budgets = self._tune(plan, truth)
         prices = self._prices(plan)
-        beside: Changes = around.helpful
+        outcome = self._outcome(plan, tuner, tuned)
+        beside: Changes = around.helpful(outcome.best.texts_per_second)
         if around.workers and around.workers[1].better and around.matter_beside(rates.engine, subject.settings):
             beside["WORKERS"] = around.workers[0]
-        outcome = self._outcome(plan, tuner, tuned)
         self._tick("measuring this machine's ceiling")
         used = self.lengths[: plan.ways.texts]
         ceiling = measure_ceiling(outcome.engine, outcome.best.tokens_per_second, sum(used) / len(used))
@@ -165,7 +165,7 @@ class _Run:
         one, small, large, present = rows[:4]
         written = outcome.tuned | beside
         last = outcome.engine if outcome.tuned else engine  # the one that runs with what is written
-        notes = explain(subject.settings, engine, last, self.lengths, around)
+        notes = explain(subject.settings, engine, last, self.lengths, around, written)
         best = outcome.rows[-1].vectors[: len(used)]
         over_one = compare(outcome.rows[0], max(outcome.rows[-2:], key=lambda timing: timing.texts_per_second))
         return Report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vaultvec.engines.base import Engine
 from vaultvec.measure.surroundings import Surroundings
@@ -19,6 +19,7 @@ def explain(
     last: Engine,
     lengths: Sequence[int],
     around: Surroundings,
+    written: Collection[str],
 ) -> Notes:
     """Notes for the keys that are not a trial of their own. `present` runs now, `last` with what is proposed.
 
@@ -29,7 +30,7 @@ def explain(
         "WORKERS": _workers_note(around),
         **_choice_notes(settings, present),
         **_torch_notes(last),
-        **_pipeline_notes(around),
+        **_pipeline_notes(around, written),
     }
 
 
@@ -88,17 +89,18 @@ PIPELINE = {
 }
 
 
-def _pipeline_notes(around: Surroundings) -> Notes:
+def _pipeline_notes(around: Surroundings, written: Collection[str]) -> Notes:
     """Keys that the model never notices, measured on the pipeline without it: together, then one by one if that helps."""
-    return {key: _pipeline_note(around, key, what) for key, what in PIPELINE.items()}
+    return {key: _pipeline_note(around, key, what, key in written) for key, what in PIPELINE.items()}
 
 
-def _pipeline_note(around: Surroundings, key: str, what: str) -> tuple[str, str]:
+def _pipeline_note(around: Surroundings, key: str, what: str, written: bool) -> tuple[str, str]:
     if around.guide is None:
         return "", f"{what}; {around.why}" if around.why else what
     if key in around.alone:
         ratio = around.alone[key]
-        verdict = "faster" if ratio.better else "no faster on its own, so it stays"
+        faster = "faster" if written else "faster, but little beside the model, so it stays"
+        verdict = faster if ratio.better else "no faster on its own, so it stays"
         return f"{ratio} around the model", f"{what}; the guide's value alone, on {around.chunks} chunks: {verdict}"
     verdict = "slower here" if around.guide.worse else "no faster"
     measured = f"the guide's such keys together, on {around.chunks} chunks: {verdict}, so it stays"

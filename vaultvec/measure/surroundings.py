@@ -60,9 +60,10 @@ class Surroundings:
         """Whether worker processes are worth proposing: set by hand, or the rest takes half as long as the model."""
         return settings.workers is not None or self.chunk_seconds * texts_per_second > 0.5
 
-    @property
-    def helpful(self) -> dict[str, Any]:
-        """The guide's values that were measured to make it faster."""
+    def helpful(self, texts_per_second: float) -> dict[str, Any]:
+        """The guide's values that make it faster, where it takes half as long as the model with that speed."""
+        if self.chunk_seconds * texts_per_second <= 0.5:
+            return {}
         return {key: GUIDE_VALUES[key] for key, ratio in self.alone.items() if ratio.better}
 
 
