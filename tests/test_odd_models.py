@@ -1,0 +1,137 @@
+"""Model folders that are not what they seem: lost layers, unusual modules, half-precision files, sparse configs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_model import HIDDEN, LIMIT, TEXTS, write_tiny_bert
+
+from embeddings import EmbeddingModel
+from vaultvec.engines import create_engine, resolve_model
+from vaultvec.engines.reference import load_reference
+from vaultvec.errors import ModelError
+from vaultvec.models import ModelSpec, resolve
+from vaultvec.settings import Settings
+
+SAFE_TEXTS = [text for text in TEXTS if "\ud83c" not in text]  # the reference takes no lone surrogates
+ENGINES = ("openvino", "torch")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_bert: Path) -> Path:
+    """The tiny BERT, to be changed at will."""
+    return Path(shutil.copytree(tiny_bert, tmp_path / "odd"))
+
+
+def edit(path: Path, **values: Any) -> None:
+    """Set keys of a JSON file; None takes one away."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = {key: value for key, value in (content | values).items() if value is not None}
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def engine_vectors(folder: Path, models_dir: Path, engine: str) -> np.ndarray:
+    built = create_engine(Settings(engine=engine, precision="fp32"), resolve(str(folder)), models_dir)
+    try:
+        return np.asarray(built.embed_documents(SAFE_TEXTS))
+    finally:
+        built.close()
+
+
+def lowest_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sum(a * b, axis=1).min())
+
+
+# ── weights that do not fit ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_layer_without_weights_is_told_and_not_made_up(folder: Path, tmp_path: Path) -> None:
+    """As jina-embeddings-v2 comes: BERT by name, but with positions and a feed-forward that BERT has not."""
+
+    def like_jina(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {
+            name.replace("intermediate.dense", "mlp.gated_layers"): tensor
+            for name, tensor in tensors.items()
+            if "position_embeddings" not in name
+        }
+
+    change_weights(folder, like_jina)
+    edit(folder / "config.json", position_embedding_type="alibi")
+    with pytest.raises(ModelError, match=r"has no weights for embeddings.position_embeddings.weight, .* and 2 more") as told:
+        resolve_model(resolve(str(folder)), tmp_path / "models")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_lost_layer_of_a_plain_bert_is_one_line(folder: Path, tmp_path: Path, engine: str) -> None:
+    change_weights(folder, lambda tensors: {n: t for n, t in tensors.items() if "layer.1.output.dense" not in n})
+    with pytest.raises(ModelError, match=r"layer\.1\.output\.dense\.weight"):
+        engine_vectors(folder, tmp_path / "models", engine)
+
+
+def test_a_missing_pooler_is_no_loss(folder: Path) -> None:
+    """Sentence models are often saved without it, and nothing here reads it."""
+    assert not [name for name in load_file(folder / "model.safetensors") if "pooler" in name]
+    load_reference(resolve(str(folder)))
+
+
+def test_positions_that_the_class_leaves_out_are_refused(folder: Path) -> None:
+    edit(folder / "config.json", position_embedding_type="relative_key")
+    with pytest.raises(ModelError, match="positions of type relative_key, which transformers' BertModel does not know"):
+        load_reference(resolve(str(folder)))
+
+
+# ── modules ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def saved(folder: Path, *modules: Any) -> ModelSpec:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(modules=list(modules), device="cpu").save(str(folder))
+    return resolve(str(folder))
+
+
+def test_routes_for_queries_and_documents_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    from sentence_transformers.base.modules import Dense, Router, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    router = Router.for_query_document([Dense(HIDDEN, HIDDEN)], [Dense(HIDDEN, HIDDEN)])
+    model = saved(tmp_path / "routes", Transformer(str(folder)), Pooling(HIDDEN, "mean"), router)
+    with pytest.raises(ModelError, match="has a module Router, expected only Transformer, Pooling"):
+        resolve_model(model, tmp_path / "models")
+
+
+def test_a_static_model_is_refused_for_what_it_is(folder: Path, tmp_path: Path) -> None:
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    model = saved(tmp_path / "static", StaticEmbedding(tokenizer, embedding_dim=8))
+    with pytest.raises(ModelError, match="is a static model"):
+        resolve_model(model, tmp_path / "models")
+
+
+# ── weights in half precision ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_baseline_on_a_cpu_is_float32_with_unit_rows(folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    change_weights(folder, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()})
+    edit(folder / "config.json", dtype=str(dtype).removeprefix("torch."))
+    model = EmbeddingModel(str(folder), models_dir=tmp_path / "models", device="cpu")
+    assert {weight.dtype for weight in model.reference.parameters()} == {torch.float32}
+    norms = np.linalg.norm(model.get_embeddings_batch(SAFE_TEXTS), axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-6)
