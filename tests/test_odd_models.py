@@ -70,7 +70,8 @@ def test_a_layer_without_weights_is_told_and_not_made_up(folder: Path, tmp_path:
 
     change_weights(folder, like_jina)
     edit(folder / "config.json", position_embedding_type="alibi")
-    with pytest.raises(ModelError, match=r"has no weights for embeddings.position_embeddings.weight, .* and 2 more") as told:
+    expected = r"has no weights for embeddings.position_embeddings.weight, .* and 2 more"
+    with pytest.raises(ModelError, match=expected) as told:
         resolve_model(resolve(str(folder)), tmp_path / "models")
     assert "\n" not in str(told.value)
 
@@ -135,3 +136,81 @@ def test_the_baseline_on_a_cpu_is_float32_with_unit_rows(folder: Path, tmp_path:
     assert {weight.dtype for weight in model.reference.parameters()} == {torch.float32}
     norms = np.linalg.norm(model.get_embeddings_batch(SAFE_TEXTS), axis=1)
     np.testing.assert_allclose(norms, 1, atol=1e-6)
+
+
+# ── what a folder's fingerprint is made of ───────────────────────────────────────────────────────────────────────────
+
+
+def fingerprint(folder: Path | str, models_dir: Path) -> str:
+    return resolve_model(resolve(str(folder)), models_dir).fingerprint("full")
+
+
+def lower_case_off(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "tokenizer": lower_case_off,
+    "heads": lambda folder: edit(folder / "config.json", num_attention_heads=4),
+    "lower case": lambda folder: edit(folder / "sentence_bert_config.json", do_lower_case=True),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_change_that_decides_vectors_is_another_model(folder: Path, tmp_path: Path, what: str) -> None:
+    before = fingerprint(folder, tmp_path / "models")
+    CHANGES[what](folder)
+    assert fingerprint(folder, tmp_path / "models") != before
+
+
+def test_another_activation_of_a_dense_layer_is_another_model(folder: Path, tmp_path: Path) -> None:
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    dense = tmp_path / "dense"
+    saved(dense, Transformer(str(folder)), Pooling(HIDDEN, "mean"), Dense(HIDDEN, 16))
+    before = fingerprint(dense, tmp_path / "models")
+    edit(dense / "2_Dense" / "config.json", activation_function="torch.nn.modules.activation.ReLU")
+    assert fingerprint(dense, tmp_path / "models") != before
+
+
+def test_files_that_decide_nothing_change_nothing(folder: Path, tmp_path: Path) -> None:
+    before = fingerprint(folder, tmp_path / "models")
+    (folder / "README.md").write_text("read", encoding="utf-8")
+    (folder / "train_results.json").write_text("{}", encoding="utf-8")
+    (folder / "training_args.bin").write_bytes(b"x")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "config.json").write_text("{}", encoding="utf-8")
+    assert fingerprint(folder, tmp_path / "models") == before
+
+
+def test_one_model_has_one_fingerprint_wherever_its_folder_lies(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprint(folder, tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    assert fingerprint(f"{folder}/", tmp_path / "models") == before
+    assert fingerprint("./odd", tmp_path / "models") == before
+    shutil.move(folder, tmp_path / "elsewhere")
+    assert fingerprint("elsewhere", tmp_path / "models") == before
+
+
+def test_a_folder_written_as_a_path_is_named_by_its_absolute_path(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {resolve(name).name for name in ("./odd", f"{folder}/", "../" + tmp_path.name + "/odd")} == {str(folder)}
+    assert resolve("odd").name == "odd"  # on a server it may be a model's name
+    assert resolve("nobody/nothing").name == "nobody/nothing"
+
+
+def test_the_bundled_models_keep_the_fingerprints_of_the_indexes_made_with_them(tmp_path: Path) -> None:
+    kept = {
+        "all-MiniLM-L6-v2": "all-MiniLM-L6-v2-384-full-c6c9896c37bb",
+        "universal-sentence-encoder-multilingual-3": "universal-sentence-encoder-multilingual-3-512-full-46c2f9766d8f",
+        "paraphrase-MiniLM-L3-v2": "paraphrase-MiniLM-L3-v2-384-full-a434cc265cd7",
+    }
+    assert {name: fingerprint(name, tmp_path) for name in kept} == kept

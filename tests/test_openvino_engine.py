@@ -130,7 +130,7 @@ def test_a_model_is_prepared_once(tiny_bert: Path, tmp_path: Path) -> None:
     assert first.graph.stat().st_mtime_ns == stamp
     assert lines == [f"preparing {tiny_bert}, once"]
     assert (first.spec.dim, first.spec.max_tokens, first.spec.query_prefix) == (HIDDEN, LIMIT, "find: ")
-    assert len(first.spec.revision) == 64
+    assert len(first.spec.revision) == len("folder:") + 64
 
 
 def test_facts_first_and_the_graph_later_give_the_same(tiny_bert: Path, tmp_path: Path) -> None:

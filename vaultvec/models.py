@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from vaultvec.errors import ModelError
 
 MULTILINGUAL = "*"
+FOLDER = "folder:"  # how the revision of a folder begins; the digest of what decides its vectors follows
 # The 16 languages of Google's Universal Sentence Encoder multilingual v3 (Yang et al. 2019, arXiv:1907.04307).
 USE_LANGUAGES = ("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh", "zh-tw")
 
@@ -30,15 +32,19 @@ class ModelSpec:
     module: str = ""  # its import name
     weights: str = ""  # path of the weights inside the module's folder
     sha256: str = ""  # of the weights
-    revision: str = ""  # filled in when loaded: commit, or digest of a folder's weights
+    revision: str = ""  # filled in when loaded: commit, or FOLDER and a digest of a folder's content
     size_mb: int = 0  # of the weights, as they are downloaded
     remark: str = ""
 
     def fingerprint(self, precision_class: str) -> str:
-        """Key of a vector: everything that decides it. `precision_class`: "full" (fp32, bf16, fp16) or "int8"."""
-        parts = [self.name, self.revision or self.sha256, self.pooling, self.document_prefix, precision_class]
+        """Key of a vector: everything that decides it. `precision_class`: "full" (fp32, bf16, fp16) or "int8".
+
+        What a folder holds decides, not where it lies: moved, copied or written another way it is the same model.
+        """
+        name, slug = ("", "folder") if self.revision.startswith(FOLDER) else (self.name, self.slug)
+        parts = [name, self.revision or self.sha256, self.pooling, self.document_prefix, precision_class]
         digest = hashlib.sha256("\x1f".join([*parts, str(self.dim), str(self.max_tokens)]).encode()).hexdigest()
-        return f"{self.slug}-{self.dim}-{precision_class}-{digest[:12]}"
+        return f"{slug}-{self.dim}-{precision_class}-{digest[:12]}"
 
     @property
     def slug(self) -> str:
@@ -98,7 +104,7 @@ CATALOGUE: tuple[ModelSpec, ...] = (
 def resolve(name: str) -> ModelSpec:
     """The catalogue's row for a name (with or without its organisation), or a bare row for any other model or folder.
 
-    Raises ModelError for an empty name.
+    A model folder written as a path is named by its absolute path. Raises ModelError for an empty name.
     """
     wanted = name.strip()
     if not wanted:
@@ -106,7 +112,18 @@ def resolve(name: str) -> ModelSpec:
     for spec in CATALOGUE:
         if wanted.lower() in (spec.name.lower(), spec.name.rsplit("/", 1)[-1].lower()):
             return spec
-    return ModelSpec(name=wanted, kind="transformer")
+    return ModelSpec(name=_absolute(wanted), kind="transformer")
+
+
+def _absolute(name: str) -> str:
+    """The absolute path of a model folder written as a path; any other name as it is.
+
+    A name without a separator stays: on a server it may be a model's, whatever lies in the current folder.
+    """
+    folder = Path(name).expanduser()
+    written_as_path = any(sign in name for sign in ("/", "\\")) or name.startswith((".", "~"))
+    holds_model = any((folder / file).is_file() for file in ("config.json", "modules.json"))
+    return os.path.abspath(folder) if written_as_path and holds_model else name
 
 
 def bundled_folder(spec: ModelSpec) -> Path | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vaultvec.engines.bert_graph import mean_pool, unit_rows
 from vaultvec.engines.openvino_runtime import openvino, save_model
-from vaultvec.engines.prepare import complete, file_digest, local_folder, spec_from, weight_files, write_facts
+from vaultvec.engines.prepare import complete, folder_revision, local_folder, spec_from, write_facts
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError
 from vaultvec.models import ModelSpec
@@ -82,10 +82,10 @@ def _pooling(loaded: Any) -> str:
 
 
 def _revision(model: ModelSpec, loaded: Any) -> str:
-    """Commit of the hub, or the digest of a folder's weights."""
+    """Commit of the hub, or the digest of a folder's content."""
     folder = local_folder(model)
     if folder is not None:
-        return file_digest(*weight_files(folder))
+        return folder_revision(folder)
     return str(getattr(loaded[0].auto_model.config, "_commit_hash", None) or "unknown")
 
 

@@ -23,14 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from vaultvec.engines.bert_graph import Weights, build_bert
-from vaultvec.engines.recipe import Recipe, read_recipe
+from vaultvec.engines.recipe import Recipe, read_json, read_recipe
 from vaultvec.errors import ModelError
-from vaultvec.models import L6, ModelSpec, resolve, verify_weights, weights_path
+from vaultvec.models import FOLDER, L6, ModelSpec, resolve, verify_weights, weights_path
 
 Notify = Callable[[str], None]
-FORMAT = 1  # raised when prepared folders of an earlier version can no longer be used
+FORMAT = 2  # raised when prepared folders of an earlier version can no longer be used
 WEIGHT_FILES = ("*.safetensors", "*.bin")
-FACT_FILES = ("*.json", "*.txt", "*.model")  # a folder's pooling, limits, prompts and vocabulary
+FACT_FILES = ("*.json", "*.txt", "*.model", "*.spm")  # a folder's pooling, limits, prompts and vocabulary
+# Of those, what decides a vector; a README, a log or the state of a training does not.
+DECIDING_FILES = (
+    *("*config*.json", "modules.json", "tokenizer.json", "vocab.*", "merges.txt", "added_tokens.json"),
+    *("special_tokens_map.json", "*.model", "*.spm"),
+)
+TRAINING_FILES = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,22 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(path for pattern in WEIGHT_FILES for path in folder.rglob(pattern))
 
 
+def folder_revision(folder: Path) -> str:
+    """FOLDER and a digest over all that decides a vector: weights, tokenizer and configs, of the modules too.
+
+    Other forms of the model (onnx/, openvino/) and checkpoints lie in folders that are no module's.
+    """
+    listed = read_json(folder / "modules.json") or []
+    places = {folder, *(folder / str(module.get("path", "")) for module in listed)}
+    patterns = (*WEIGHT_FILES, *DECIDING_FILES)
+    found = {path for place in places for pattern in patterns for path in place.glob(pattern) if path.is_file()}
+    files = sorted(path for path in found if path.name not in TRAINING_FILES)
+    total = hashlib.sha256()
+    for path in files:
+        total.update(f"{path.relative_to(folder).as_posix()}\x1f{file_digest(path)}\x1f".encode())
+    return FOLDER + total.hexdigest()
+
+
 def build_once(target: Path, fill: Callable[[Path], None]) -> None:
     """Fill a temporary folder beside `target` and rename it; if another process was first, its folder stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +192,7 @@ def _write_bert(model: ModelSpec, folder: Path, recipe: Recipe, target: Path, gr
     verify_weights(model)
     spec = complete(model, recipe.shape.hidden, recipe.max_tokens, recipe.pooling, recipe.prompts)
     weights = folder / "model.safetensors"
-    write_facts(target, spec.with_revision(model.sha256 or file_digest(weights)), recipe.shape.pad_id)
+    write_facts(target, spec.with_revision(model.sha256 or folder_revision(folder)), recipe.shape.pad_id)
     shutil.copyfile(folder / "tokenizer.json", target / "tokenizer.json")
     if graph:
         try:
@@ -248,10 +270,7 @@ def spec_from(stored: dict[str, Any]) -> ModelSpec:
     return ModelSpec(**values)
 
 
-def file_digest(*paths: Path) -> str:
-    """sha256 over the content of files, in order."""
-    total = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
