@@ -214,3 +214,63 @@ def test_the_bundled_models_keep_the_fingerprints_of_the_indexes_made_with_them(
         "paraphrase-MiniLM-L3-v2": "paraphrase-MiniLM-L3-v2-384-full-a434cc265cd7",
     }
     assert {name: fingerprint(name, tmp_path) for name in kept} == kept
+
+
+# ── files that both ways of reading a model must understand ──────────────────────────────────────────────────────────
+
+
+def reference_vectors(folder: Path) -> np.ndarray:
+    return np.asarray(load_reference(resolve(str(folder))).encode(SAFE_TEXTS, prompt="", normalize_embeddings=True))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_in_bfloat16_are_read_right(folder: Path, tmp_path: Path, engine: str) -> None:
+    change_weights(folder, lambda tensors: {name: tensor.bfloat16() for name, tensor in tensors.items()})
+    vectors = engine_vectors(folder, tmp_path / "models", engine)
+    assert lowest_cosine(vectors, reference_vectors(folder)) >= 0.99999
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path: Path, engine: str) -> None:
+    folder = write_tiny_bert(tmp_path / "roberta", model_type="roberta")
+    edit(folder / "config.json", pad_token_id=None, layer_norm_eps=None)
+    vectors = engine_vectors(folder, tmp_path / "models", engine)
+    assert lowest_cosine(vectors, reference_vectors(folder)) >= 0.99999
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_old_layout_runs_in_both_engines(folder: Path, tmp_path: Path, engine: str) -> None:
+    expected = reference_vectors(folder)
+    inner = folder / "0_Transformer"
+    inner.mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(("modules", "config_"))]:
+        path.rename(inner / path.name)
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    assert lowest_cosine(engine_vectors(folder, tmp_path / "models", engine), expected) >= 0.99999
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(folder: Path, tmp_path: Path, plain: bool) -> None:
+    def cut(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        name = "embeddings.word_embeddings.weight"
+        return tensors | {name: tensors[name][:30000].clone()}
+
+    change_weights(folder, cut)
+    edit(folder / "config.json", vocab_size=30000)
+    if not plain:
+        (folder / "modules.json").unlink()
+    with pytest.raises(ModelError, match="a tokenizer of 30522 tokens and embeddings of 30000"):
+        resolve_model(resolve(str(folder)), tmp_path / "models")
+
+
+# ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_pooling_without_the_prompt_is_refused_where_there_is_one(folder: Path, tmp_path: Path) -> None:
+    edit(folder / "1_Pooling" / "config.json", include_prompt=False)
+    with pytest.raises(ModelError, match="include_prompt is false"):
+        resolve_model(resolve(str(folder)), tmp_path / "models")
+    edit(folder / "config_sentence_transformers.json", prompts={"query": "", "document": ""})
+    assert resolve_model(resolve(str(folder)), tmp_path / "models").dim == HIDDEN

@@ -6,6 +6,7 @@ that of Devlin et al. 2019 (arXiv:1810.04805), post-norm; pooling is Reimers & G
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,17 @@ class BertShape:
         )
         if not plain:
             return None
+        pad_id = config.get("pad_token_id")
         return BertShape(
             config["model_type"], config["num_hidden_layers"], config["num_attention_heads"], config["hidden_size"],
-            config.get("layer_norm_eps", 1e-12), config.get("pad_token_id", 0) or 0,
+            config.get("layer_norm_eps", 1e-12), default_pad_id(config["model_type"]) if pad_id is None else pad_id,
             config["max_position_embeddings"],
         )  # fmt: skip
+
+
+def default_pad_id(model_type: str) -> int:
+    """transformers' own where config.json names none; RoBERTa counts its positions from it."""
+    return 0 if model_type == "bert" else 1
 
 
 class Weights:
@@ -64,7 +71,8 @@ class Weights:
     def __init__(self, path: Path) -> None:
         from safetensors.numpy import load_file
 
-        raw = load_file(path)
+        half = any(entry["dtype"] == "BF16" for entry in tensor_header(path).values())
+        raw = _read_bfloat16(path) if half else load_file(path)
         self._tensors = {name.removeprefix("bert.").removeprefix("roberta."): array for name, array in raw.items()}
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
@@ -73,6 +81,30 @@ class Weights:
     def node(self, name: str) -> Any:
         """A tensor as a constant of the graph. (Arrays handed to an operation go through Python lists: 20x slower.)"""
         return openvino().opset13.constant(self[name])
+
+
+def tensor_header(path: Path) -> dict[str, dict[str, Any]]:
+    """dtype, shape and data_offsets of each tensor (https://github.com/huggingface/safetensors#format)."""
+    with path.open("rb") as file:
+        header: dict[str, dict[str, Any]] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header.pop("__metadata__", None)
+    return header
+
+
+def _read_bfloat16(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a file with bfloat16, which numpy has not: it is the upper half of a float32."""
+    kinds = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # others are tables of indices, not weights
+    tensors: dict[str, NDArray[Any]] = {}
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        for name, entry in tensor_header(path).items():
+            if entry["dtype"] not in kinds:
+                continue
+            first, last = entry["data_offsets"]
+            file.seek(start + first)
+            array = np.frombuffer(file.read(last - first), dtype=kinds[entry["dtype"]]).reshape(entry["shape"])
+            tensors[name] = (array.astype("<u4") << 16).view("<f4") if entry["dtype"] == "BF16" else array
+    return tensors
 
 
 def build_bert(shape: BertShape, weights: Weights, pooling: str) -> Any:

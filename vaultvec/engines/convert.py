@@ -15,7 +15,7 @@ import numpy as np
 
 from vaultvec.engines.bert_graph import mean_pool, unit_rows
 from vaultvec.engines.openvino_runtime import openvino, save_model
-from vaultvec.engines.prepare import complete, folder_revision, local_folder, spec_from, write_facts
+from vaultvec.engines.prepare import check_vocabulary, complete, folder_revision, local_folder, spec_from, write_facts
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError
 from vaultvec.models import ModelSpec
@@ -44,10 +44,12 @@ def write_model(model: ModelSpec, target: Path, graph: bool) -> None:
     """Load a model by sentence-transformers; write tokenizer.json, prepared.json and, if asked, the graph."""
     loaded = load_reference(model)
     _write_tokenizer(model, loaded, target)
+    check_vocabulary(model, target / "tokenizer.json", _embedding_rows(loaded))
     dim = int(loaded.get_embedding_dimension())
     limit = _token_limit(model, loaded)
     prompts = {name: prompt for name, prompt in (loaded.prompts or {}).items() if isinstance(prompt, str)}
     spec = complete(model, dim, limit, _pooling(loaded), prompts)
+    _check_prompt(spec, loaded)
     pad_id = getattr(loaded.tokenizer, "pad_token_id", 0) or 0
     write_facts(target, spec.with_revision(_revision(model, loaded)), pad_id)
     if graph:
@@ -65,6 +67,24 @@ def _write_tokenizer(model: ModelSpec, loaded: Any, target: Path) -> None:
 
         backend.normalizer = Sequence([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
     backend.save(str(target / "tokenizer.json"))
+
+
+def _embedding_rows(loaded: Any) -> int:
+    """Tokens that the model has embeddings for, 0 where its class does not tell."""
+    try:
+        return int(loaded[0].auto_model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError, TypeError):
+        return 0
+
+
+def _check_prompt(spec: ModelSpec, loaded: Any) -> None:
+    """Raises ModelError for a pooling that leaves a prompt's tokens out: to the engines they are tokens like others."""
+    prompted = spec.query_prefix or spec.document_prefix
+    if prompted and not all(getattr(module, "include_prompt", True) for module in loaded):
+        raise ModelError(
+            f"{spec.name} pools without the tokens of its prompts (include_prompt is false), which no engine here does; "
+            "choose another model"
+        )
 
 
 def _token_limit(model: ModelSpec, loaded: Any) -> int:

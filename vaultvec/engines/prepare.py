@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vaultvec.engines.bert_graph import Weights, build_bert
+from vaultvec.engines.bert_graph import Weights, build_bert, tensor_header
 from vaultvec.engines.recipe import Recipe, read_json, read_recipe
 from vaultvec.errors import ModelError
 from vaultvec.models import FOLDER, L6, ModelSpec, resolve, verify_weights, weights_path
@@ -192,6 +192,8 @@ def _write_bert(model: ModelSpec, folder: Path, recipe: Recipe, target: Path, gr
     verify_weights(model)
     spec = complete(model, recipe.shape.hidden, recipe.max_tokens, recipe.pooling, recipe.prompts)
     weights = folder / "model.safetensors"
+    words = [e["shape"][0] for n, e in tensor_header(weights).items() if n.endswith("embeddings.word_embeddings.weight")]
+    check_vocabulary(model, folder / "tokenizer.json", words[0] if words else 0)
     write_facts(target, spec.with_revision(model.sha256 or folder_revision(folder)), recipe.shape.pad_id)
     shutil.copyfile(folder / "tokenizer.json", target / "tokenizer.json")
     if graph:
@@ -200,6 +202,18 @@ def _write_bert(model: ModelSpec, folder: Path, recipe: Recipe, target: Path, gr
         except KeyError as error:
             raise ModelError(f"{weights} has no tensor {error}; get the model again") from error
         _save_graph(built, target)
+
+
+def check_vocabulary(model: ModelSpec, tokenizer: Path, rows: int) -> None:
+    """Raises ModelError when the tokenizer knows ids that the embedding table (`rows` long, 0 unknown) has no row for."""
+    from tokenizers import Tokenizer
+
+    highest = max(Tokenizer.from_file(str(tokenizer)).get_vocab(with_added_tokens=True).values(), default=0)
+    if rows and highest >= rows:
+        raise ModelError(
+            f"{model.name} has a tokenizer of {highest + 1} tokens and embeddings of {rows}: they belong to different "
+            "models; get the model again"
+        )
 
 
 def _write_onnx(model: ModelSpec, target: Path, graph: bool) -> None:

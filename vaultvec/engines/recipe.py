@@ -28,7 +28,8 @@ def read_recipe(folder: Path) -> Recipe | None:
         shape = BertShape.read(read_json(folder / "config.json"))
         modules = read_json(folder / "modules.json")
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-        pooling = _pooling(read_json(folder / modules[1]["path"] / "config.json")) if len(modules) > 1 else ""
+        pooler = read_json(folder / modules[1]["path"] / "config.json") if len(modules) > 1 else {}
+        pooling = _pooling(pooler)
         sentence = read_json(folder / "sentence_bert_config.json")
         prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
         limit = int(sentence.get("max_seq_length") or read_json(folder / "tokenizer_config.json")["model_max_length"])
@@ -36,6 +37,8 @@ def read_recipe(folder: Path) -> Recipe | None:
         return None
     plain = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
     if shape is None or not plain or pooling not in ("mean", "cls") or sentence.get("do_lower_case"):
+        return None
+    if pooler.get("include_prompt") is False:  # convert.py knows whether it matters
         return None
     return Recipe(shape, pooling, min(limit, shape.positions), prompts)
 

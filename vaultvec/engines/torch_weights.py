@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vaultvec.engines.bert_graph import default_pad_id
 from vaultvec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 _ROBERTA = ("roberta", "xlm-roberta", "camembert")  # their positions begin after the id of the padding token
 _ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}  # GELU's `approximate`
 _POOLINGS = ("mean", "cls")
+# What transformers takes where config.json is silent: BERT's and RoBERTa's base size.
+_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12,
+    "hidden_act": "gelu", "layer_norm_eps": 1e-12, "max_position_embeddings": 512,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,10 @@ def read_folder(folder: Path, pooling: str) -> Weights | None:
     `pooling` counts where the folder has no modules.json. Raises ModelError when config.json cannot be read.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         named = _read_modules(folder)
+        if named == "":
+            return None
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder} is no model folder that can be read ({error}); get the model again") from error
     architecture = _architecture(config, pooling if named is None else named)
@@ -72,7 +80,9 @@ def read_loaded(reference: Any) -> Weights | None:
     return Weights(architecture, {_bare(name): tensor for name, tensor in backbone.state_dict().items()})
 
 
-def _architecture(config: Mapping[str, Any], pooling: str) -> Architecture | None:
+def _architecture(given: Mapping[str, Any], pooling: str) -> Architecture | None:
+    config = _DEFAULTS | {"pad_token_id": default_pad_id(str(given.get("model_type")))}
+    config |= {key: value for key, value in given.items() if value is not None}
     known = (
         config.get("model_type") in ("bert", *_ROBERTA)
         and (config.get("position_embedding_type") or "absolute") == "absolute"
