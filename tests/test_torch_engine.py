@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -327,6 +328,37 @@ def test_half_precision_stands_only_where_it_agrees(tmp_path: Path, tokenizer: H
     encoder, precision = wild.open(CPU, "fp16", checked=True)
     assert (precision, encoder.encode([np.array([5, 6], dtype=np.int32)]).isfinite().all()) == ("fp32", True)
     assert heard == ["fp16 changes the vectors (lowest cosine nan); using fp32"]
+
+
+def test_half_precision_that_fails_on_long_texts_alone_does_not_stand(
+    tokenizer: HfTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = PackedEncoder.encode
+
+    def drifting(self: PackedEncoder, rows: Sequence[TokenIds]) -> torch.Tensor:
+        late = self._words.dtype != torch.float32 and max(map(len, rows)) == SPEC.max_tokens
+        return -encode(self, rows) if late else encode(self, rows)
+
+    monkeypatch.setattr(PackedEncoder, "encode", drifting)
+    source = EncoderSource(SPEC, tokenizer, True, lambda _: None)
+    assert source.open(CPU, "bf16", checked=True)[1] == "fp32"
+
+
+def test_rotary_frequencies_stay_exact_in_half_precision(tmp_path: Path) -> None:
+    """Rounded to bf16 they put the tokens of a long text in the wrong places."""
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "head_dim": 16}
+    model = transformers.Qwen3Model(transformers.Qwen3Config(vocab_size=30522, num_key_value_heads=2, **sizes))
+    model.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(FOLDER / name, tmp_path / name)
+    encoder = PaddedEncoder(load_reference(resolve(str(tmp_path))), CPU, torch.bfloat16)
+    assert {weight.dtype for weight in encoder._backbone.parameters()} == {torch.bfloat16}
+    frequencies = [buffer for name, buffer in encoder._backbone.named_buffers() if "inv_freq" in name]
+    assert frequencies
+    assert {buffer.dtype for buffer in frequencies} == {torch.float32}
+    assert encoder.encode([np.arange(1000, 1050, dtype=np.int32)]).isfinite().all()
 
 
 def test_compile_that_fails_costs_one_line(tokenizer: HfTokenizer, golden: np.ndarray) -> None:

@@ -23,6 +23,7 @@ from vaultvec.errors import ModelError
 
 LOWEST_COSINE = 0.999  # below it a half precision is not "the same vectors"; bf16 on all-MiniLM-L6-v2 has 0.99996
 CHECK_TEXTS = 32
+LONG_CHECK_TOKENS = 2048  # of one text more, as long as the model takes up to here: errors of position show late
 CALIBRATION_TEXTS = 64
 HALF = ("bf16", "fp16")
 NNCF = "pip install nncf==3.4.0"
@@ -61,8 +62,11 @@ def _lowest_cosine(prepared: Prepared, precision: str, notify: Notify) -> float:
 
 def _check_vectors(prepared: Prepared, precision: str) -> Vectors:
     compiled = CompiledModel(prepared.graph, streams=1, threads=usable_cores(), precision=precision)
-    rows = HfTokenizer(prepared.tokenizer).encode(calibration_texts(CHECK_TEXTS), prepared.spec.max_tokens)
+    tokenizer = HfTokenizer(prepared.tokenizer)
+    texts = calibration_texts(CHECK_TEXTS)
+    rows = tokenizer.encode(texts, prepared.spec.max_tokens)
     batches = [rows[i : i + 8] for i in range(0, len(rows), 8)]
+    batches.append(tokenizer.encode(["\n".join(texts)], min(prepared.spec.max_tokens, LONG_CHECK_TOKENS)))
     return np.concatenate([compiled.infer(padded_inputs(batch, prepared.pad_id)) for batch in batches])
 
 

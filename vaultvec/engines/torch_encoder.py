@@ -30,6 +30,7 @@ CHECK_TEXTS = (
     "def embed(texts):\n    return model.encode(texts, batch_size=32)  # slow",
     "Notes link to other notes, and what they have in common shows only later. " * 12,
 )
+LONG_CHECK_TOKENS = 2048  # of the check's longest text: rounded positions show late, and a CPU must bear it
 
 
 class Encoder(Protocol):
@@ -67,12 +68,12 @@ class EncoderSource:
         rows = self._check_rows()
         exact = None
         if checked and precision != "fp32":  # first, because a padded model is one object that is cast in place
-            exact = self._place(loaded, device, "fp32").encode(rows).cpu()
+            exact = self._check_vectors(self._place(loaded, device, "fp32"), rows)
         encoder = self._place(loaded, device, precision, compiled)
         if compiled:
             self._compile(encoder, rows)
         if exact is not None:
-            lowest = float((exact * encoder.encode(rows).cpu()).sum(1).min())
+            lowest = float((exact * self._check_vectors(encoder, rows)).sum(1).min())
             if not lowest >= LOWEST_COSINE:
                 self.notify(f"{precision} changes the vectors (lowest cosine {lowest:.4f}); using fp32")
                 return self.open(device, "fp32", compiled=compiled)
@@ -115,6 +116,14 @@ class EncoderSource:
 
     def _check_rows(self) -> list[TokenIds]:
         return self.tokenizer.encode(CHECK_TEXTS, self.model.max_tokens)
+
+    def _check_vectors(self, encoder: Encoder, rows: Sequence[TokenIds]) -> torch.Tensor:
+        """Of `rows` and of one text as long as the model takes, alone: the others would be padded to its length."""
+        import torch
+
+        limit = min(self.model.max_tokens, LONG_CHECK_TOKENS)
+        long_row = self.tokenizer.encode(["\n".join(CHECK_TEXTS) * (limit // 64 + 1)], limit)
+        return torch.cat([encoder.encode(part).cpu() for part in (rows, long_row)])
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ class PaddedEncoder:
 
         modules = list(reference)
         self.device = device
-        self._backbone = modules[0].to(device=device, dtype=dtype).eval()
+        self._backbone = _cast(modules[0].to(device=device), dtype).eval()
         self._head = [module.to(device=device, dtype=torch.float32).eval() for module in modules[1:]]
         self._pad_id = int(getattr(reference.tokenizer, "pad_token_id", None) or 0)
         self._types = "token_type_ids" in reference.tokenizer.model_input_names
@@ -59,6 +59,15 @@ class PaddedEncoder:
         if self.device.type == "cuda":
             host = host.pin_memory()
         return send(host, self.device)
+
+
+def _cast(module: Any, dtype: torch.dtype) -> Any:
+    """The parameters in `dtype`. Buffers stay as they are, as in transformers' own half precision: rotary frequencies
+    that are rounded put the tokens of a long text in the wrong places."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    return module
 
 
 def _widened(value: Any) -> Any:
