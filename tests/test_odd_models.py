@@ -16,9 +16,10 @@ from tiny_model import HIDDEN, LIMIT, TEXTS, write_tiny_bert
 
 from embeddings import EmbeddingModel
 from vaultvec.engines import create_engine, resolve_model
+from vaultvec.engines.prepare import complete
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError
-from vaultvec.models import ModelSpec, resolve
+from vaultvec.models import CATALOGUE, ModelSpec, resolve
 from vaultvec.settings import Settings
 
 SAFE_TEXTS = [text for text in TEXTS if "\ud83c" not in text]  # the reference takes no lone surrogates
@@ -274,3 +275,31 @@ def test_a_pooling_without_the_prompt_is_refused_where_there_is_one(folder: Path
         resolve_model(resolve(str(folder)), tmp_path / "models")
     edit(folder / "config_sentence_transformers.json", prompts={"query": "", "document": ""})
     assert resolve_model(resolve(str(folder)), tmp_path / "models").dim == HIDDEN
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "document"),
+    [
+        ("e5-base-v2", "query: ", "passage: "),
+        ("bge-large-en-v1.5", "Represent this sentence for searching relevant passages: ", ""),
+        ("bge-large-zh-v1.5", "", ""),
+        ("all-mpnet-base-v2", "", ""),
+    ],
+)
+def test_a_model_without_prompts_has_those_of_its_family(
+    folder: Path, tmp_path: Path, name: str, query: str, document: str
+) -> None:
+    edit(folder / "config_sentence_transformers.json", prompts={"query": "", "document": ""})
+    model = resolve_model(resolve(str(folder.rename(tmp_path / name))), tmp_path / "models")
+    assert (model.query_prefix, model.document_prefix) == (query, document)
+
+
+def test_a_models_own_prompts_come_before_its_familys(folder: Path, tmp_path: Path) -> None:
+    model = resolve_model(resolve(str(folder.rename(tmp_path / "e5-base-v2"))), tmp_path / "models")
+    assert (model.query_prefix, model.document_prefix) == ("find: ", "")
+
+
+@pytest.mark.parametrize("spec", CATALOGUE, ids=lambda spec: spec.slug)
+def test_the_table_of_families_adds_nothing_to_the_catalogue(spec: ModelSpec) -> None:
+    done = complete(spec, 8, 8, "mean", {})
+    assert (done.query_prefix, done.document_prefix) == (spec.query_prefix, spec.document_prefix)

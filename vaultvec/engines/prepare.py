@@ -24,6 +24,7 @@ from typing import Any
 
 from vaultvec.engines.bert_graph import Weights, build_bert, tensor_header
 from vaultvec.engines.recipe import Recipe, read_json, read_recipe
+from vaultvec.engines.server_models import with_prefixes
 from vaultvec.errors import ModelError
 from vaultvec.models import FOLDER, L6, ModelSpec, resolve, verify_weights, weights_path
 
@@ -254,14 +255,18 @@ def _write_elsewhere(model: ModelSpec, target: Path, graph: bool) -> None:
 
 
 def complete(model: ModelSpec, dim: int, max_tokens: int, pooling: str, prompts: dict[str, str]) -> ModelSpec:
-    """The spec with what loading told; what the catalogue's row says of limits and prefixes stands."""
-    prefixed = bool(model.query_prefix or model.document_prefix)
+    """The spec with what loading told; what the catalogue's row says of limits and prefixes stands.
+
+    Prefixes come from the catalogue, else from the model's own prompts, else from its family by its name.
+    """
+    loaded = replace(model, dim=dim, max_tokens=model.max_tokens or max_tokens, pooling=pooling)
+    if model.query_prefix or model.document_prefix:
+        return loaded
+    query = prompts.get("query") or ""
     document = prompts.get("document") or prompts.get("passage") or prompts.get("corpus") or ""
-    return replace(
-        model, dim=dim, max_tokens=model.max_tokens or max_tokens, pooling=pooling,
-        query_prefix=model.query_prefix if prefixed else prompts.get("query") or "",
-        document_prefix=model.document_prefix if prefixed else document,
-    )  # fmt: skip
+    if not query and not document:  # sentence-transformers writes "" for what nobody has set
+        return with_prefixes(loaded)
+    return replace(loaded, query_prefix=query, document_prefix=document)
 
 
 def write_facts(target: Path, spec: ModelSpec, pad_id: int) -> None:

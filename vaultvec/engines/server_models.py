@@ -1,4 +1,4 @@
-"""What a server does not say of a model: the prefixes it was trained with. Servers add none; rows of data, not code.
+"""What neither a server nor many a folder says of a model: the prefixes it was trained with; rows of data, not code.
 
 Sources: each model's card, under "usage" or "prompts".
 """
@@ -17,6 +17,7 @@ class Prefixes:
     family: str
     query: str
     document: str
+    exact: bool = False  # the whole name, not its start
 
 
 _REPRESENT = "Represent this sentence for searching relevant passages: "
@@ -28,7 +29,7 @@ PREFIXES: tuple[Prefixes, ...] = (
     Prefixes("bge-large-en", _REPRESENT, ""),
     Prefixes("bge-base-en", _REPRESENT, ""),
     Prefixes("bge-small-en", _REPRESENT, ""),
-    Prefixes("bge-large", _REPRESENT, ""),
+    Prefixes("bge-large", _REPRESENT, "", exact=True),  # Ollama's bge-large-en; bge-large-zh is told in Chinese
     Prefixes("snowflake-arctic-embed", _REPRESENT, ""),
     Prefixes("snowflake-arctic-embed2", "query: ", ""),
     Prefixes("snowflake-arctic-embed-m-v2.0", "query: ", ""),
@@ -54,14 +55,14 @@ OLLAMA_NAMES = {
 
 def base_name(name: str) -> str:
     """`nomic-ai/Nomic-Embed-Text:v1.5` → `nomic-embed-text`: no organisation, no tag, lower case."""
-    tail = name.rstrip("/").rsplit("/", 1)[-1].split(":", 1)[0].lower()
+    tail = name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].split(":", 1)[0].lower()
     return tail.removeprefix("text-embedding-")  # LM Studio puts it before every embedding model's name
 
 
 def with_prefixes(model: ModelSpec) -> ModelSpec:
     """The model with its family's prefixes, the longest family name winning; unchanged for an unknown family."""
     base = base_name(model.name)
-    rows = [row for row in PREFIXES if base == row.family or base.startswith(row.family + "-")]
+    rows = [row for row in PREFIXES if base == row.family or (base.startswith(row.family + "-") and not row.exact)]
     if not rows:
         return model
     row = max(rows, key=lambda row: len(row.family))
