@@ -19,6 +19,7 @@ from vaultvec.engines.server_engine import (
     Notify,
     Patience,
     RequestRejected,
+    ServerAbsent,
     ServerBusy,
     ServerEngine,
     refusal,
@@ -102,12 +103,11 @@ class OllamaEngine(ServerEngine):
     def _digest(self) -> str:
         """Digest of the pulled model, from /api/tags."""
         try:
-            models = self._call(lambda client: client.list().models, CONNECT_SECONDS)
-        except ServerBusy as error:
-            raise EngineError(
-                f"no Ollama answers at {self.device} ({error}); start it with: ollama serve "
-                "(or set OLLAMA_URL in config.py)"
-            ) from None
+            models = self._fact(
+                lambda: self._call(lambda client: client.list().models, CONNECT_SECONDS), "which models it has"
+            )
+        except ServerAbsent as error:
+            raise self._not_running(error) from None
         except RequestRejected:
             raise EngineError(
                 f"what answers at {self.device} is not Ollama; set OLLAMA_URL in config.py, "
@@ -119,6 +119,11 @@ class OllamaEngine(ServerEngine):
                 return entry.digest or ""
         raise self._not_pulled([entry.model or "" for entry in models])
 
+    def _not_running(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"no Ollama answers at {self.device} ({error}); start it with: ollama serve (or set OLLAMA_URL in config.py)"
+        )
+
     def _not_pulled(self, pulled: Sequence[str] = ()) -> ModelError:
         has = f" (it has: {', '.join(pulled[:8])})" if pulled else ""
         return ModelError(
@@ -128,8 +133,13 @@ class OllamaEngine(ServerEngine):
     def _shape(self) -> tuple[int, int]:
         """Context (tokens) and dim from /api/show; 0 for what an old server leaves out."""
         try:
-            shown = self._call(lambda client: client.show(self.served_name), self.patience.load_seconds)
-        except (ServerBusy, RequestRejected):
+            shown = self._fact(
+                lambda: self._call(lambda client: client.show(self.served_name), self.patience.load_seconds),
+                f"the context of {self.served_name}",
+            )
+        except ServerAbsent as error:
+            raise self._not_running(error) from None
+        except RequestRejected:
             return 0, 0
         info = shown.modelinfo or {}
         context = _number(info, ".context_length")
@@ -175,7 +185,7 @@ class OllamaEngine(ServerEngine):
         except ollama.ResponseError as error:
             raise self._refusal(error.status_code, str(error.error).strip()[:200]) from None
         except ConnectionError:
-            raise ServerBusy("the connection was refused") from None
+            raise ServerAbsent("the connection was refused") from None
         except Exception as error:  # the client lets its HTTP library's errors through, and pydantic's
             kinds = {kind.__name__ for kind in type(error).__mro__}
             if "TimeoutException" in kinds:

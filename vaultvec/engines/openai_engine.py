@@ -20,6 +20,7 @@ from vaultvec.engines.server_engine import (
     Notify,
     Patience,
     RequestRejected,
+    ServerAbsent,
     ServerBusy,
     ServerEngine,
     refusal,
@@ -39,6 +40,7 @@ MAX_TEXTS = 32  # texts a request: what text-embeddings-inference takes unless t
 LONGEST_CONTEXT = 8192  # tokens; OpenAI's own limit, and more than a chunk ever needs
 STREAM_LEVELS = (1, 2, 4, 8)  # requests in flight that are tried, best kept
 ROUND_REQUESTS = 2  # requests for each stream and level while they are tried
+NOT_IMPLEMENTED = 501  # as clear an answer as 404
 WORTHWHILE = 1.1  # a level must be this much faster than the one before
 
 
@@ -146,7 +148,7 @@ class OpenAIEngine(ServerEngine):
 
     def _listed(self) -> tuple[dict[str, Any], list[str]]:
         """The model's row of /v1/models, {} without one, and all names there. `served_name` becomes the row's name."""
-        listed = self._get(f"{self.device}/models", first=True)
+        listed = self._get(f"{self.device}/models")
         rows = listed.get("data") if isinstance(listed, dict) else None
         rows = [row for row in rows if isinstance(row, dict) and row.get("id")] if isinstance(rows, list) else []
         wanted = self.served_name
@@ -156,23 +158,40 @@ class OpenAIEngine(ServerEngine):
         self.served_name = str(entry.get("id", wanted))
         return entry, [str(row["id"]) for row in rows]
 
-    def _get(self, url: str, first: bool = False) -> Any:
-        """JSON of an address that not every server has, or None. `first`: no server at all is an error."""
+    def _get(self, url: str) -> Any:
+        """JSON of an address that not every server has, or None where it clearly has not.
+
+        Raises EngineError when there is no server at all, or none that has time to answer.
+        """
+        try:
+            return self._fact(lambda: self._got(url), f"its facts: {url}")
+        except ServerAbsent as error:
+            raise EngineError(
+                f"no server answers at {self.device} ({error}); start it, "
+                "or set OPENAI_URL in config.py, expected something like http://127.0.0.1:8080/v1"
+            ) from None
+
+    def _got(self, url: str) -> Any:
         import httpx
 
         try:
             response = self._client.get(url, timeout=CONNECT_SECONDS)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
+            raise ServerAbsent(self._public(str(error))) from None
+        except httpx.TimeoutException:
+            raise ServerBusy(f"no answer within {CONNECT_SECONDS:.0f} s", timed_out=True) from None
         except httpx.HTTPError as error:
-            if not first:
-                return None
-            raise EngineError(
-                f"no server answers at {self.device} ({self._public(str(error))}); start it, "
-                "or set OPENAI_URL in config.py, expected something like http://127.0.0.1:8080/v1"
-            ) from None
-        if response.status_code in (401, 403):
-            raise self._no_access(response.status_code)
+            raise ServerBusy(f"the connection failed: {self._public(str(error))}") from None
+        status = response.status_code
+        if status in (401, 403):
+            raise self._no_access(status)
+        if status != 200:
+            again = refusal(status, f"{status}: {self._public(message_of(response))}", retry_after(response))
+            if isinstance(again, ServerBusy) and status != NOT_IMPLEMENTED:
+                raise again
+            return None
         try:
-            return json_of(response) if response.status_code == 200 else None
+            return json_of(response)
         except RequestRejected:  # a web page: some servers show one at every address they do not know
             return None
 

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from vaultvec.engines.server_tokenizer import ServerTokenizer
 from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec
 
+T = TypeVar("T")
 Notify = Callable[[str], None]  # takes one line for the user
 
 CHARACTER_BUDGET = 16_000  # characters a request: enough to hide HTTP, little enough to lose when it fails
@@ -55,6 +56,10 @@ class ServerBusy(Exception):
         self.wait = wait
         self.timed_out = timed_out
         self.overloaded = overloaded
+
+
+class ServerAbsent(ServerBusy):
+    """Nobody listens at the address."""
 
 
 class RequestRejected(Exception):
@@ -244,20 +249,43 @@ class ServerEngine(Engine):
 
     def _try(self, texts: Sequence[str], retries: int) -> Vectors:
         """One request with retries. Vectors (n, dim), unit rows. Raises ServerBusy, RequestRejected, EngineError."""
+
+        def once() -> Vectors:
+            started = time.monotonic()
+            vectors = self._unit_rows(self._ask(texts, self._timeout(texts)), len(texts))
+            self._measure(texts, time.monotonic() - started)
+            return vectors
+
+        return self._retried(once, retries)
+
+    def _retried(self, request: Callable[[], T], retries: int, *, running: bool = True) -> T:
+        """A request, made again while the server is busy. `running`: it was there, so it may be starting again."""
         attempt = 0
         while True:
-            started = time.monotonic()
             try:
-                rows = self._ask(texts, self._timeout(texts))
-                vectors = self._unit_rows(rows, len(texts))
+                return request()
             except ServerBusy as error:
-                if self._closed.is_set() or attempt >= (min(1, retries) if error.timed_out else retries):
+                hopeless = self._closed.is_set() or (isinstance(error, ServerAbsent) and not running)
+                if hopeless or attempt >= (min(1, retries) if error.timed_out else retries):
                     raise
                 self._pause(attempt, error.wait)
                 attempt += 1
-            else:
-                self._measure(texts, time.monotonic() - started)
-                return vectors
+
+    def _fact(self, request: Callable[[], T], what: str) -> T:
+        """What the server says of its model, asked for as patiently as a vector.
+
+        A guess in its place would enter the fingerprint, and the whole vault would be embedded again. Raises ServerAbsent
+        where nobody listens, EngineError for a server that stays busy.
+        """
+        try:
+            return self._retried(request, self.patience.retries, running=False)
+        except ServerAbsent:
+            raise
+        except ServerBusy as error:
+            raise EngineError(
+                f"{self.name} at {self.device} does not tell {what} ({error}); look at the server's log, "
+                "then repeat the command"
+            ) from None
 
     def _pause(self, attempt: int, wait: float | None) -> None:
         """Exponential backoff with jitter, or what Retry-After asks for, up to a minute."""
