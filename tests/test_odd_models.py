@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_model import HIDDEN, LIMIT, TEXTS, write_tiny_bert
+from tiny_model import HIDDEN, POSITIONS, TEXTS, write_tiny_bert
 
 from embeddings import EmbeddingModel
 from vaultvec.engines import create_engine, resolve_model
@@ -244,7 +244,9 @@ def test_an_old_layout_runs_in_both_engines(folder: Path, tmp_path: Path, engine
     expected = reference_vectors(folder)
     inner = folder / "0_Transformer"
     inner.mkdir()
-    for path in [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(("modules", "config_"))]:
+    for path in [
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(("modules", "config_"))
+    ]:
         path.rename(inner / path.name)
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     modules[0]["path"] = "0_Transformer"
@@ -303,3 +305,16 @@ def test_a_models_own_prompts_come_before_its_familys(folder: Path, tmp_path: Pa
 def test_the_table_of_families_adds_nothing_to_the_catalogue(spec: ModelSpec) -> None:
     done = complete(spec, 8, 8, "mean", {})
     assert (done.query_prefix, done.document_prefix) == (spec.query_prefix, spec.document_prefix)
+
+
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_positions_kept_for_padding_are_no_tokens(tmp_path: Path) -> None:
+    """Without a limit of its own a RoBERTa takes what its position table holds after the padding's rows."""
+    folder = write_tiny_bert(tmp_path / "roberta", model_type="roberta")
+    for name in ("modules.json", "sentence_bert_config.json"):
+        (folder / name).unlink()
+    edit(folder / "tokenizer_config.json", model_max_length=None)
+    edit(folder / "config.json", pad_token_id=1)
+    assert resolve_model(resolve(str(folder)), tmp_path / "models").max_tokens == POSITIONS - 2

@@ -130,3 +130,16 @@ def test_an_address_that_a_server_has_not_is_asked_once(server: Scripted, status
     engine = openai(server)
     assert (server.asked["/info"], engine.model.max_tokens) == (1, 512)
     engine.close()
+
+
+def test_a_limit_of_texts_that_is_not_told_is_learnt(server: Scripted) -> None:
+    server.before["/info"] = [404] * 9
+    server.most = 4
+    engine = openai(server)
+    texts = [f"text {i}" for i in range(96)]
+    assert engine.embed_documents(texts).shape == (96, DIM)
+    assert engine.max_texts == 4
+    server.sizes.clear()
+    engine.embed_documents(texts)
+    assert max(server.sizes) == 4
+    engine.close()

@@ -348,7 +348,13 @@ def test_rotary_frequencies_stay_exact_in_half_precision(tmp_path: Path) -> None
     """Rounded to bf16 they put the tokens of a long text in the wrong places."""
     import transformers
 
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "head_dim": 16}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "head_dim": 16,
+    }
     model = transformers.Qwen3Model(transformers.Qwen3Config(vocab_size=30522, num_key_value_heads=2, **sizes))
     model.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):

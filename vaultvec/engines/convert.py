@@ -89,7 +89,12 @@ def _check_prompt(spec: ModelSpec, loaded: Any) -> None:
 
 def _token_limit(model: ModelSpec, loaded: Any) -> int:
     """The model's own limit, or its position table's where it names none (a tokenizer's "no limit" is 1e30)."""
-    positions = int(getattr(loaded[0].auto_model.config, "max_position_embeddings", 0) or 512)
+    backbone = loaded[0].auto_model
+    positions = int(getattr(backbone.config, "max_position_embeddings", 0) or 512)
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    if padding is not None:  # RoBERTa and its kin: a text's positions begin after the padding's
+        positions -= padding + 1
     limit = int(min(loaded.max_seq_length or positions, 1_000_000))
     return model.max_tokens or min(limit, positions)
 

@@ -193,7 +193,9 @@ def _write_bert(model: ModelSpec, folder: Path, recipe: Recipe, target: Path, gr
     verify_weights(model)
     spec = complete(model, recipe.shape.hidden, recipe.max_tokens, recipe.pooling, recipe.prompts)
     weights = folder / "model.safetensors"
-    words = [e["shape"][0] for n, e in tensor_header(weights).items() if n.endswith("embeddings.word_embeddings.weight")]
+    words = [
+        e["shape"][0] for n, e in tensor_header(weights).items() if n.endswith("embeddings.word_embeddings.weight")
+    ]
     check_vocabulary(model, folder / "tokenizer.json", words[0] if words else 0)
     write_facts(target, spec.with_revision(model.sha256 or folder_revision(folder)), recipe.shape.pad_id)
     shutil.copyfile(folder / "tokenizer.json", target / "tokenizer.json")

@@ -88,7 +88,9 @@ def _missing_weights() -> Iterator[list[str]]:
 def _check_modules(model: ModelSpec, loaded: Any) -> None:
     kinds = [type(module).__name__ for module in loaded]
     if kinds[0] == "StaticEmbedding":
-        raise ModelError(f"{model.name} is a static model (StaticEmbedding), which no engine here runs; choose another model")
+        raise ModelError(
+            f"{model.name} is a static model (StaticEmbedding), which no engine here runs; choose another model"
+        )
     unknown = sorted(set(kinds) - set(SUPPORTED))
     if unknown:
         raise ModelError(
@@ -107,7 +109,8 @@ def _check_weights(model: ModelSpec, loaded: Any, missing: Sequence[str]) -> Non
     positions = getattr(getattr(backbone, "config", None), "position_embedding_type", None) or "absolute"
     if positions != "absolute" and not _reads_position_type(backbone):
         raise ModelError(
-            f"{model.name} has positions of type {positions}, which transformers' {type(backbone).__name__} does not know; {way_out}"
+            f"{model.name} has positions of type {positions}, which transformers' {type(backbone).__name__} does not know; "
+            f"{way_out}"
         )
 
 

@@ -107,6 +107,10 @@ def pack(lengths: Sequence[int], budget: int, max_count: int) -> Iterator[list[i
         yield run
 
 
+def _is_length(reason: str) -> bool:
+    return any(word in reason.lower() for word in TOO_LONG)
+
+
 class ServerEngine(Engine):
     """A model behind an address. Subclasses read the server's facts and make the one request; `_ask` may run in
     `streams` threads."""
@@ -195,6 +199,7 @@ class ServerEngine(Engine):
             reason = str(error)
             if len(texts) == 1:
                 self._raise_if_overloaded(error)
+            refused_for_count = isinstance(error, RequestRejected) and not _is_length(reason)
         if not probed:
             self._probe(reason)
         if len(texts) == 1:
@@ -202,13 +207,15 @@ class ServerEngine(Engine):
         middle = len(texts) // 2
         first, first_failed = self._embed_group(texts[:middle], probed=True)
         second, second_failed = self._embed_group(texts[middle:], probed=True)
+        if refused_for_count and not first_failed and not second_failed:
+            self.max_texts = min(self.max_texts, len(texts) - middle)  # else every batch to come is refused and halved
         moved = {middle + i: why for i, why in second_failed.items()}
         return np.concatenate([first, second]), first_failed | moved
 
     def _embed_shortened(self, text: str, reason: str) -> tuple[Vectors, dict[int, str]]:
         """A text refused alone: cut in half, up to four times, if its length is what the server minds; else failed."""
         for _ in range(4):
-            if len(text) < 2 or not any(word in reason.lower() for word in TOO_LONG):
+            if len(text) < 2 or not _is_length(reason):
                 break
             text = text[: len(text) // 2]
             try:
