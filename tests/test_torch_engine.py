@@ -274,6 +274,16 @@ def test_out_of_memory_halves_the_budget_and_goes_on(engine: TorchEngine, golden
     assert engine.device == "cpu"
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_text_without_any_token_fails_alone(tokenizer: HfTokenizer, packed: bool) -> None:
+    engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", packed=packed)
+    rows = (np.array([101, 7592, 102]), np.zeros(0), np.array([101, 2088, 102]))
+    batch = Batch(tuple(Encoded(i, "", row.astype(np.int32)) for i, row in enumerate(rows)))
+    result = next(engine.embed_batches([batch]))
+    assert result.failed == ((1, "the vector is zero"),)
+    np.testing.assert_allclose(np.linalg.norm(result.vectors, axis=1), [1, 0, 1], atol=1e-6)
+
+
 def test_one_text_that_does_not_fit_is_told_in_one_line(engine: TorchEngine) -> None:
     engine._encoder = Faulty(engine._encoder, allocate_too_much, limit=100)
     with pytest.raises(EngineError, match="one text of 256 tokens does not fit"):

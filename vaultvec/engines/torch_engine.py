@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaultvec.batching import plan_batches
-from vaultvec.datatypes import Batch, BatchResult, Vectors
+from vaultvec.datatypes import Batch, BatchResult, TokenIds, Vectors
 from vaultvec.engines import torch_device as hardware
 from vaultvec.engines.base import Engine, Tokenizer
 from vaultvec.engines.torch_encoder import Encoder, EncoderSource, first_line
@@ -209,15 +209,27 @@ class TorchEngine(Engine):
         order: tuple[int, ...] = ()
         lengths = [len(row) for row in rows]
         if max(lengths) * len(rows) <= self.token_budget:
-            vectors = encoder.encode(rows)
+            vectors = self._encode(encoder, rows)
         else:
             plan = plan_batches(lengths, self.token_budget)
             order = tuple(i for part in plan for i in part)
-            vectors = torch.cat([encoder.encode([rows[i] for i in part]) for part in plan])
+            vectors = torch.cat([self._encode(encoder, [rows[i] for i in part]) for part in plan])
         host = hardware.copy_back(vectors)
         if clock is not None:
             clock.stop()
         return _Flight(batch, host, clock, order, perf_counter() - begun)
+
+    def _encode(self, encoder: Encoder, rows: Sequence[TokenIds]) -> torch.Tensor:
+        """A text without any token, which a tokenizer without special tokens makes of "", has a zero vector: it alone fails."""
+        import torch
+
+        full = [i for i, row in enumerate(rows) if len(row)]
+        if len(full) == len(rows):
+            return encoder.encode(rows)
+        vectors = torch.zeros((len(rows), self.dim), device=encoder.device)
+        if full:
+            vectors[full] = encoder.encode([rows[i] for i in full])
+        return vectors
 
     def _recover(self, error: RuntimeError, encoder: Encoder, *, alone: bool) -> None:
         """Make another try worth while: uncompiled, or on the CPU. Raises BatchTooLarge or EngineError if it is not.
