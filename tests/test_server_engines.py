@@ -502,6 +502,8 @@ def test_local_addresses(url: str, local: bool) -> None:
         ("snowflake-arctic-embed2", "query: ", ""),
         ("all-minilm", "", ""),
         ("bge-m3", "", ""),
+        ("bge-large", "Represent this sentence for searching relevant passages: ", ""),
+        ("BAAI/bge-large-zh-v1.5", "", ""),
     ],
 )
 def test_prefixes(name: str, query: str, document: str) -> None:

@@ -14,7 +14,6 @@ from vaultvec.engines.torch_device import CPU_TOKEN_BUDGET, dtype_of
 from vaultvec.engines.torch_packed import PackedEncoder
 from vaultvec.engines.torch_padded import PaddedEncoder
 from vaultvec.engines.torch_weights import Weights, read_folder, read_loaded
-from vaultvec.errors import ModelError
 from vaultvec.models import ModelSpec
 
 if TYPE_CHECKING:
@@ -91,10 +90,7 @@ class EncoderSource:
     def _place(self, loaded: Any, device: torch.device, precision: str, compiled: bool = False) -> Encoder:
         dtype = dtype_of(precision)
         if isinstance(loaded, Weights):
-            try:
-                return PackedEncoder(loaded, device, dtype, compiled=compiled)
-            except KeyError as error:
-                raise ModelError(f"{self.model.name} has no tensor {error}; get the model again") from error
+            return PackedEncoder(loaded, device, dtype, compiled=compiled)
         return PaddedEncoder(loaded, device, dtype)
 
     def _compile(self, encoder: Encoder, rows: Sequence[TokenIds]) -> None:
