@@ -206,3 +206,10 @@ def test_a_donor_full_of_holes_gives_what_is_left(tmp_path: Path) -> None:
     donors.close()
     assert len(found) == 400
     np.testing.assert_array_equal(np.frombuffer(found[content_hash("text 7")], np.float32), unit(7))
+
+
+def test_a_model_that_was_moved_is_known_by_its_new_place(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite3") as ledger:
+        number = ledger.register_model("folder-4-x", "/a/bert", 4)
+        assert ledger.register_model("folder-4-x", "/b/bert", 4) == number
+        assert [row[2] for row in ledger.models()] == ["/b/bert"]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import HIDDEN, POSITIONS, TEXTS, write_tiny_bert
 
 from embeddings import EmbeddingModel
-from vaultvec.engines import create_engine, resolve_model
+from vaultvec.engines import convert, create_engine, resolve_model
 from vaultvec.engines.prepare import complete
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError
@@ -318,3 +318,13 @@ def test_positions_kept_for_padding_are_no_tokens(tmp_path: Path) -> None:
     edit(folder / "tokenizer_config.json", model_max_length=None)
     edit(folder / "config.json", pad_token_id=1)
     assert resolve_model(resolve(str(folder)), tmp_path / "models").max_tokens == POSITIONS - 2
+
+
+def test_the_commit_of_a_hub_model_is_that_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--someone--tiny"
+    for path, text in {"refs/main": "c0ffee", "snapshots/c0ffee/config.json": "{}"}.items():
+        (place / path).parent.mkdir(parents=True)
+        (place / path).write_text(text)
+    assert convert._cached_commit("someone/tiny") == "c0ffee"
+    assert convert._cached_commit("someone/else") is None

@@ -86,7 +86,9 @@ class LedgerFile:
         """Id of a model within this ledger."""
         with self.transaction():
             self.db.execute(
-                "INSERT OR IGNORE INTO models(fingerprint, name, dim) VALUES(?, ?, ?)", (fingerprint, name, dim)
+                "INSERT INTO models(fingerprint, name, dim) VALUES(?, ?, ?) "
+                "ON CONFLICT(fingerprint) DO UPDATE SET name = excluded.name",  # a model folder may have been moved
+                (fingerprint, name, dim),
             )
             return int(self.db.execute("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,)).fetchone()[0])
 

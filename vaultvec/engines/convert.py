@@ -111,7 +111,16 @@ def _revision(model: ModelSpec, loaded: Any) -> str:
     folder = local_folder(model)
     if folder is not None:
         return folder_revision(folder)
-    return str(getattr(loaded[0].auto_model.config, "_commit_hash", None) or "unknown")
+    commit = getattr(loaded[0].auto_model.config, "_commit_hash", None) or _cached_commit(model.name)
+    return str(commit or "unknown")
+
+
+def _cached_commit(name: str) -> str | None:
+    """The commit that lies in the hub's cache: transformers 5.23 no longer tells which one it loaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _trace(loaded: Any) -> Any:
