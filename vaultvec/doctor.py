@@ -253,6 +253,8 @@ def _language(settings: Settings, vault: Path, texts: list[str]) -> Iterator[Fin
     models = _models(settings, vault)
     if line := language_warning(models, texts, chosen=settings.embedding_model == "auto"):
         yield Finding("wrong", "language", line)
+    elif unknown := [model.name for model in models if not model.languages]:
+        yield Finding("note", "language", f"nothing is known of the languages of {' + '.join(unknown)}")
     else:
         yield Finding("ok", "language", f"{' + '.join(model.name for model in models)} knows the notes' languages")
 
