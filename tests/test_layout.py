@@ -23,7 +23,7 @@ batching
 tokenizing
 models
 config_keys settings
-frontmatter verbatim markdown canvas notes
+frontmatter blocks verbatim markdown canvas notes
 vault
 korean languages
 chunks

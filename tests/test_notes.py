@@ -187,6 +187,31 @@ def test_headings(body: str, found: list[tuple[int, int, str]]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "body"),
+    [
+        ("| # | Name |\n|---|---|\n| 1 | Alpha |", "\\# | Name\n\n1 | Alpha"),
+        ("| # of users | 12 |", "\\# of users | 12"),
+        ("text\n| === |", "text\n\\==="),
+        ("text\n<b></b>---", "text\n\\---"),
+        ("**# x**\n[[x|# y]]\n[## z](u)", "\\# x\n\\# y\n\\## z"),
+        ("%%note%% # x\n[^1]: # y", " \\# x\n \\# y"),
+        ("<b></b>```\n**x**", "\\```\nx"),
+        ("[[x|~~~]]\n**x**", "\\~~~\nx"),
+    ],
+)
+def test_what_markup_leaves_at_a_lines_start_is_no_heading_and_no_fence(source: str, body: str) -> None:
+    parsed = note(f"{source}\n\n# End")
+    assert parsed.body == f"{body}\n\n# End"
+    assert [(level, text) for _, level, text in headings(parsed.body)] == [(1, "End")]
+
+
+def test_headings_with_markup_stay_headings() -> None:
+    parsed = note("# [[A]]\n## **b**  \n\nc *d*\n---\n\n- [ ] ```\n  # **x**\n  ```\n\n$$\n```\n$$\n```\n### e")
+    assert headings(parsed.body) == [(0, 1, "A"), (1, 2, "b"), (3, 2, "c d"), (14, 3, "e")]
+    assert "- [ ] ```\n  # **x**\n  ```" in parsed.body
+
+
+@pytest.mark.parametrize(
     ("url", "words"),
     [
         ("https://www.example.com/", "example.com"),

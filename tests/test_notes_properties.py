@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,9 +41,10 @@ def test_every_source_line_stays_one_line(text: str) -> None:
     source = normalise(data.decode("utf-8-sig"))
     assert note.body_line + note.body.count("\n") == 1 + source.count("\n")
     assert "\x00" not in note.body
+    lines = source.split("\n")[note.body_line - 1 :]
     for line, level, _ in headings(note.body):
-        assert 0 <= line <= note.body.count("\n")
-        assert 1 <= level <= 6
+        above, below = lines[line].lstrip(" "), "".join(lines[line + 1 : line + 2]).lstrip(" ")
+        assert re.match(rf"#{{{level}}}(?!#)", above) or (level < 3 and below.startswith(("==", "--")))
 
 
 @given(st.lists(st.sampled_from(["# a", "**b**", "```", "[[c]]", "%%d%%", "text", ""]), max_size=20))

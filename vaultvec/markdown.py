@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from vaultvec.blocks import keep_blocks
 from vaultvec.frontmatter import clean_line
 from vaultvec.verbatim import Marks, protect
 
@@ -76,7 +77,8 @@ def plain_text(text: str) -> tuple[str, list[str], list[str]]:
     `text` has "\\n" line ends and no NUL; the result has as many lines.
     """
     marks = Marks()
-    text = protect(text, marks)
+    source = text
+    text = protect(source, marks)
     tags: list[str] = []
     links: list[str] = []
     if ">" in text:
@@ -98,7 +100,9 @@ def plain_text(text: str) -> tuple[str, list[str], list[str]]:
         text = _TAG.sub(lambda match: _take_tag(match, tags), text)
     if "&" in text:
         text = _ENTITY.sub(lambda match: _ENTITIES[match[0]], text)
-    return marks.restore("\n".join([line.rstrip() for line in text.split("\n")])), tags, links
+    lines = marks.restore("\n".join([line.rstrip() for line in text.split("\n")])).split("\n")
+    keep_blocks(source.split("\n"), lines)
+    return "\n".join(lines), tags, links
 
 
 def _strip_html(match: re.Match[str]) -> str:

@@ -9,13 +9,14 @@ import re
 import stat
 import unicodedata
 
+from vaultvec.blocks import headings as headings  # of a note's body, with the reader's own eyes
 from vaultvec.canvas import read_canvas
 from vaultvec.datatypes import Note, NoteFile
 from vaultvec.errors import VaultError
 from vaultvec.frontmatter import read_front_matter, unique
 from vaultvec.markdown import plain_text
 
-READER_VERSION = 2  # raise when the same bytes give another Note: the pipeline then reads every note again
+READER_VERSION = 3  # raise when the same bytes give another Note: the pipeline then reads every note again
 MAX_BYTES = 16 << 20
 # Normalising sorts runs of combining marks in quadratic time; UAX #15 (Stream-Safe Text) allows 30.
 _MARK_RUN = re.compile(r"[^\w\s\x00-\x7f]{31,}+")
@@ -137,58 +138,3 @@ def _cap_marks(match: re.Match[str]) -> str:
         if run <= 30:
             kept.append(c)
     return "".join(kept)
-
-
-_HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]++([^\n]*+))?")
-_CLOSING_MARKS = re.compile(r"(?:^|(?<=[ \t]))#++$")
-_SETEXT = re.compile(r" {0,3}(={2,}+|-{2,}+)[ \t]*+")
-_FENCE = re.compile(r"((?:[ \t]*+>)*+)[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+(`{3,}+(?=[^`]*+$)|~{3,}+)")
-_BLOCK_START = re.compile(r"[ \t]*+(?:[-*+>|]|\d{1,9}[.)])(?:[ \t]|$|(?<=[>|]))| {4}|\t")
-
-
-def headings(body: str) -> list[tuple[int, int, str]]:
-    """(line of `body` from 0, level 1-6, text) of each heading outside code.
-
-    ATX headings as in CommonMark. An underlined heading counts when its paragraph is one line.
-    """
-    found: list[tuple[int, int, str]] = []
-    if "#" not in body and "==" not in body and "--" not in body:
-        return found
-    lines = body.split("\n")
-    paragraph = ""  # the line above, if it is a paragraph of one line so far
-    in_paragraph = False
-    for i, in_code in enumerate(code_lines(lines)):
-        line = lines[i]
-        if in_code or not line.strip():
-            paragraph, in_paragraph = "", False
-        elif match := _HEADING.fullmatch(line):
-            text = _CLOSING_MARKS.sub("", (match[2] or "").rstrip()).rstrip()
-            found.append((i, len(match[1]), text))
-            paragraph, in_paragraph = "", False
-        elif paragraph and (match := _SETEXT.fullmatch(line)):
-            found.append((i - 1, 1 if match[1][0] == "=" else 2, paragraph.strip()))
-            paragraph, in_paragraph = "", False
-        else:
-            starts = not in_paragraph and not _BLOCK_START.match(line) and not _SETEXT.fullmatch(line)
-            paragraph, in_paragraph = (line if starts else ""), True
-    return found
-
-
-def code_lines(lines: list[str]) -> list[bool]:
-    """Whether each line of a body belongs to a fenced code block, fences included."""
-    inside: list[bool] = []
-    fence, quoted = "", False
-    for line in lines:
-        if fence and quoted and not line.lstrip(" \t").startswith(">"):
-            fence = ""  # the quote ended, and the code in it
-        if fence:
-            inside.append(True)
-            mark = (line.lstrip("> \t") if quoted else line.lstrip(" \t")).rstrip(" \t")
-            if len(mark) >= len(fence) and mark == fence[0] * len(mark):
-                fence = ""
-        elif ("```" in line or "~~~" in line) and (match := _FENCE.match(line)):
-            inside.append(True)
-            fence, quoted = match[2], ">" in match[1]
-        else:
-            inside.append(False)
-    return inside

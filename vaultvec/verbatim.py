@@ -12,9 +12,9 @@ _EVENT = re.compile(
     r"|https?://(?:[^\s<>\"'`()\[\]|\x00，。、；：！？」』】）]|\([^\s<>\"`()\[\]\x00]*+\))++"
 )
 _TICKS = re.compile("`++")
-_CONTAINER = re.compile(r"(?:[ \t]*+>)*+[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+")
+_CONTAINER = re.compile(r"(?:[ \t]*+>)*+[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++(?:\[[^\]\n]\][ \t]++)?)*+")
 _INLINE_MATH = re.compile(r"\$(?=[^\s$])[^\n$`]*+(?<=\S)\$(?!\d)")
-_BLANK_LINE = re.compile(r"\n[ \t>]*+\n")
+_NO_MATHS = re.compile(r"\n[ \t>]*+(?:\n|```|~~~)")  # a paragraph's end or a fence: two prices, say
 _CLOSERS = {"%%": "%%", "<!--": "-->", "<style": "</style>", "<script": "</script>", "$$": "$$"}
 _KEEP_ESCAPE = frozenset("#-+=~`>")  # without the backslash these would read as headings, lists, fences
 # A mark is NUL, its number in base 8 as \x01-\x08, NUL. A note with NUL is refused, so marks cannot be forged.
@@ -97,8 +97,8 @@ def _replace(
     close += len(closer)
     if event != "$$":
         return close, "\n" * text.count("\n", start, close)
-    if _BLANK_LINE.search(text, start, close):
-        return end, event  # two prices, not maths
+    if _NO_MATHS.search(text, start, close):
+        return end, event
     return close, "\n".join(marks.add(line) for line in text[start:close].split("\n"))
 
 
