@@ -34,6 +34,15 @@ def note(text: str, path: str = "folder/My note.md") -> Note:
         ("see https://www.a.com/Some%20Page/x?q=1#f, and", "see a.com/Some Page/x, and"),
         ("<https://a.com/b> <mailto:a@b.c>", "a.com/b a@b.c"),
         ("(https://a.com/b_(c))", "(a.com/b_(c))"),
+        ("参考https://a.com/watch?v=abc这篇文章，然后", "参考a.com/watch 这篇文章，然后"),
+        ("資料はhttps://a.jp/a#topをご覧ください今日は会議。", "資料はa.jp/a をご覧ください今日は会議。"),
+        ("https://a.com/7f3a9c1d2e4b5a6978c0d1e2f3a4b5c6这里写的 https://a.kr/?q=장미", "a.com 这里写的 a.kr 장미"),
+        (
+            "https://ko.wikipedia.org/wiki/한글_맞춤법 https://한글.kr/가",
+            "ko.wikipedia.org/wiki/한글_맞춤법 한글.kr/가",
+        ),
+        ("请看https://a.com/这个网站20231231235959。", "请看a.com/这个网站20231231235959。"),
+        ("[문서](https://a.com/C언어?x=가) <https://a.com/C언어>", "문서 a.com/C언어"),
         # comments, block ids, HTML
         ("a %%b%% c\n%%\nd #t\n%%\ne", "a  c\n\n\n\ne"),
         ("a <!-- b\nc --> d <!-- e", "a\n d <!-- e"),

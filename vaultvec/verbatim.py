@@ -8,8 +8,21 @@ from urllib.parse import unquote
 from vaultvec.frontmatter import clean_line
 
 _EVENT = re.compile(
-    r"`++|~{3,}+|%%|<!--|<style\b|<script\b|\$\$?|\\[!-/:-@\[-^_`{}~]|<(?:https?|mailto|obsidian)[:][^\s<>]*+>"
-    r"|https?://(?:[^\s<>\"'`()\[\]|\x00，。、；：！？」』】）]|\([^\s<>\"`()\[\]\x00]*+\))++"
+    r"`++|~{3,}+|%%|<!--|<style\b|<script\b|\$\$?|\\[!-/:-@\[-^_`{}~]|<(?:https?|mailto|obsidian)[:][^\s<>]*+>|https?://"
+)
+# Scripts that put no space between a URL and the sentence that goes on: Thai to Khmer, Hangul, Kana, Han, full width.
+_UNSPACED = (
+    r"\u0E00-\u0EFF\u1000-\u109F\u1100-\u11FF\u1780-\u17FF\u2E80-\u9FFF\uA960-\uA97F\uAC00-\uD7FF\uF900-\uFAFF"
+    r"\uFE30-\uFE4F\uFF00-\uFFEF\U00020000-\U0003FFFF"
+)
+_NO_URL = r"\s<>\"'`()\[\]|\x00，。、；：！？」』】）"
+_NO_PARENS = r"\s<>\"`()\[\]\x00"
+_URL_TARGET = re.compile(rf"https?://(?:[^{_NO_URL}]|\([^{_NO_PARENS}]*+\))++")
+# Query and fragment are not shown: nothing of such a script is a part of them. "/wiki/한글" is a path, "/watch한글" may
+# be none.
+_URL_IN_TEXT = re.compile(
+    rf"https?://(?:[^{_NO_URL}?#{_UNSPACED}]|(?<![A-Za-z0-9])(?=[{_UNSPACED}])[^{_NO_URL}]|\([^{_NO_PARENS}]*+\))++"
+    rf"(?:[?#](?:[^{_NO_URL}{_UNSPACED}]|\([^{_NO_PARENS}{_UNSPACED}]*+\))*+)?(?P<sentence>(?=[{_UNSPACED}])(?=\w))?"
 )
 _TICKS = re.compile("`++")
 _CONTAINER = re.compile(r"(?:[ \t]*+>)*+[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++(?:\[[^\]\n]\][ \t]++)?)*+")
@@ -79,11 +92,10 @@ def _replace(
         return end, marks.add(text[start:end])
     if event[0] == "\\":
         return end, marks.add(event if event[1] in _KEEP_ESCAPE else event[1])
-    if event[0] == "h" or (event[0] == "<" and event[-1] == ">"):
-        url = event.strip("<>").rstrip(".,;:!?*_~") if event[0] == "h" else event[1:-1]
-        # A link's target or an attribute goes anyway: no need to make words of it.
-        shown = url if start and text[max(0, start - 2) : start] in ("](", '="', "='") else shorten_url(url)
-        return (start + len(url) if event[0] == "h" else end), marks.add(shown)
+    if event[0] == "<" and event[-1] == ">":
+        return end, marks.add(shorten_url(event[1:-1]))
+    if event[0] == "h":
+        return _replace_url(text, start, end, marks)
     if event == "$":
         math = _INLINE_MATH.match(text, start)
         return (math.end(), marks.add(math[0])) if math else (end, event)
@@ -100,6 +112,19 @@ def _replace(
     if _NO_MATHS.search(text, start, close):
         return end, event
     return close, "\n".join(marks.add(line) for line in text[start:close].split("\n"))
+
+
+def _replace_url(text: str, start: int, end: int, marks: Marks) -> tuple[int, str]:
+    """(where the URL at `start` ends, what stands for it); its scheme ends at `end`."""
+    in_text = not text[max(0, start - 3) : start].endswith(("](", '="', "='", "]: "))
+    match = (_URL_IN_TEXT if in_text else _URL_TARGET).match(text, start)
+    if not match:
+        return end, text[start:end]
+    url = match[0].rstrip(".,;:!?*_~")
+    if not in_text:
+        return start + len(url), marks.add(url)  # a target or an attribute goes anyway: no need to make words of it
+    space = " " if url == match[0] and match["sentence"] is not None else ""
+    return start + len(url), marks.add(shorten_url(url)) + space
 
 
 def _pair_ticks(text: str, start: int) -> dict[int, int]:
@@ -151,7 +176,7 @@ def shorten_url(url: str) -> str:
 
 
 def _is_word(segment: str) -> bool:
-    """False for ids and hashes: longer than a slug's words get, or mostly digits."""
+    """False for ids and hashes, which are ASCII: longer than a slug's words get, or mostly digits."""
     letters, digits = sum(map(str.isalpha, segment)), sum(map(str.isdigit, segment))
     longest = max(len(part) for part in re.split(r"[\W_]+", segment))
-    return letters > 0 and letters >= digits and (longest <= 24 or not segment.isascii())
+    return letters > 0 and (not segment.isascii() or (letters >= digits and longest <= 24))
