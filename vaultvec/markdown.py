@@ -47,7 +47,13 @@ _LINK = re.compile(
     r"(?:[ \t]++(?:\"[^\"\n]*+\"|'[^'\n]*+'|\([^()\n]*+\)))?[ \t]*+\)"
 )
 _SIZE = re.compile(r"\|?\d{1,5}(?:x\d{1,5})?")
-_DEFINITION = re.compile(r"(?m)^ {0,3}\[(?!\^)[^\[\]\n]++\]:[ \t]*+<?\x00[^\n]*+$")
+# `[label]: URL "title"`, and nothing after it; a URL is a mark by then, ASCII that it did not take may follow.
+_DEFINITION = re.compile(
+    r"(?m)^ {0,3}\[(?!\^)[^\[\]\n]++\]:[ \t]*+(?:<(\x00[\x01-\x08]++\x00)[^<>\n]*+>|(\x00[\x01-\x08]++\x00)[\x00-\x08!-~]*+)"
+    r"(?:[ \t]++(?:\"[^\"\n]*+\"|'[^'\n]*+'|\([^()\n]*+\)))?[ \t]*+$"
+)
+# What a definition may follow: nothing, a heading, a rule, a block of code. In a paragraph it is text.
+_NO_PARAGRAPH = re.compile(r"[ \t]*+(?:#{1,6}[ \t][^\n]*+|\x00[\x01-\x08]++\x00|[-*_=][-*_= \t]*+)?")
 _REFERENCE = re.compile(r"!?\[([^\[\]\n]++)\]\[[^\[\]\n]*+\]")
 _FOOTNOTE = re.compile(r"\[\^[^\[\]\s]++\]:?")
 _INLINE_NOTE = re.compile(r"\^\[([^\[\]\n]++)\]")
@@ -131,13 +137,29 @@ def _strip_brackets(text: str, marks: Marks, links: list[str]) -> str:
         return words.replace("#", hash_mark)
 
     text = _LINK.sub(replace, text)
-    if "]:" in text and _DEFINITION.search(text):
-        text = _DEFINITION.sub("", text)
-        text = _REFERENCE.sub(r"\1", text)
+    if "]:" in text:
+        without = _strip_definitions(text, marks)
+        text = _REFERENCE.sub(r"\1", without) if without != text else text
     if "^" in text:
         text = _FOOTNOTE.sub("", text)
         text = _INLINE_NOTE.sub(r" (\1)", text)
     return _TASK.sub(r"\1", text)
+
+
+def _strip_definitions(text: str, marks: Marks) -> str:
+    """The text with an empty line for each link definition."""
+    last_end = -1  # of the definition before: one may follow another
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal last_end
+        above_end = match.start() - 1
+        above = text[text.rfind("\n", 0, max(0, above_end)) + 1 : max(0, above_end)]
+        if (match[1] or match[2]) not in marks.urls or (above_end != last_end and not _NO_PARAGRAPH.fullmatch(above)):
+            return match[0]
+        last_end = match.end()
+        return ""
+
+    return _DEFINITION.sub(replace, text)
 
 
 def _wikilink(embed: bool, target: str, alias: str, links: list[str]) -> str:

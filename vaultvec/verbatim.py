@@ -41,11 +41,18 @@ class Marks:
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
+        self.urls: set[str] = set()  # the marks that stand for a URL
 
     def add(self, piece: str) -> str:
         """The mark that stands for `piece`."""
         self.pieces.append(piece)
         return f"\x00{format(len(self.pieces) - 1, 'o').translate(_TO_DIGITS)}\x00"
+
+    def add_url(self, shown: str) -> str:
+        """The mark of a URL; `shown` is what the text gets for it."""
+        mark = self.add(shown)
+        self.urls.add(mark)
+        return mark
 
     def restore(self, text: str) -> str:
         """The text with its pieces back."""
@@ -93,7 +100,7 @@ def _replace(
     if event[0] == "\\":
         return end, marks.add(event if event[1] in _KEEP_ESCAPE else event[1])
     if event[0] == "<" and event[-1] == ">":
-        return end, marks.add(shorten_url(event[1:-1]))
+        return end, marks.add_url(shorten_url(event[1:-1]))
     if event[0] == "h":
         return _replace_url(text, start, end, marks)
     if event == "$":
@@ -116,15 +123,15 @@ def _replace(
 
 def _replace_url(text: str, start: int, end: int, marks: Marks) -> tuple[int, str]:
     """(where the URL at `start` ends, what stands for it); its scheme ends at `end`."""
-    in_text = not text[max(0, start - 3) : start].endswith(("](", '="', "='", "]: "))
+    in_text = not text[max(0, start - 2) : start].endswith(("](", '="', "='"))
     match = (_URL_IN_TEXT if in_text else _URL_TARGET).match(text, start)
     if not match:
         return end, text[start:end]
     url = match[0].rstrip(".,;:!?*_~")
     if not in_text:
-        return start + len(url), marks.add(url)  # a target or an attribute goes anyway: no need to make words of it
+        return start + len(url), marks.add_url(url)  # a target or an attribute goes anyway: no need to make words of it
     space = " " if url == match[0] and match["sentence"] is not None else ""
-    return start + len(url), marks.add(shorten_url(url)) + space
+    return start + len(url), marks.add_url(shorten_url(url)) + space
 
 
 def _pair_ticks(text: str, start: int) -> dict[int, int]:
