@@ -23,7 +23,7 @@ batching
 tokenizing
 models
 config_keys settings
-frontmatter blocks verbatim markdown canvas notes
+frontmatter blocks code_blocks verbatim markdown canvas notes
 vault
 korean languages
 chunks

@@ -84,6 +84,20 @@ def note(text: str, path: str = "folder/My note.md") -> Note:
         ("```\n**unclosed**", "```\n**unclosed**"),
         ("%%\n```\n%%\n**x**", "\n\n\nx"),
         ("``` not `a` fence\n**x**", "``` not `a` fence\nx"),
+        ("a\n\n    h[n](e) #t %%c%%\n\n\t**x**\n**y**", "a\n\n    h[n](e) #t %%c%%\n\n\t**x**\ny"),
+        ("a\n\n    ```\n    **x**\n    ```\n    **y**", "a\n\n    ```\n    **x**\n    ```\n    y"),
+        # indented, but text: in a list, in a footnote, below a paragraph's line, or by its look
+        ("- a\n\n    **b**\n\n- c\n\n\t**d**", "- a\n\n    b\n\n- c\n\n\td"),
+        ("1. a\nb\n\n   - c\n\n        **d**\n\ne\n\n    **f**", "1. a\nb\n\n   - c\n\n        d\n\ne\n\n    **f**"),
+        ("- ```\n  x\n  ```\n\n    **a**\n\n[^1]: b\n\n    **c**", "- ```\n  x\n  ```\n\n    a\n\n b\n\n    c"),
+        ("a\n    **b**\n\n    - **c**\n\n    **d**", "a\n    b\n\n    - c\n\n    d"),
+        ("a\n\n    %%b%%\n\n    <b>c</b>\n\n    [[d]]", "a\n\n\n\n    c\n\n    d"),
+        # a fence that is not closed ends with its list item
+        ("1. a\n   ```sh\n   # b\n\n2. **c**", "1. a\n   \\```sh\n   \\# b\n\n2. c"),
+        ("- ```\n  a\n  ~~~\n**b** %%c%%", "- \\```\n  a\n  \\~~~\nb"),
+        ("- [>] ```\n  a\n**b**", "- [>] \\```\n  a\nb"),
+        ("- a\n\n  ```\n  **b**\n  ```\n\n```\n**c**\n```", "- a\n\n  ```\n  **b**\n  ```\n\n```\n**c**\n```"),
+        ("  ```\n**a**\n  ```\nb", "  ```\n**a**\n  ```\nb"),
     ],
 )
 def test_body(source: str, plain: str) -> None:
@@ -96,6 +110,7 @@ def test_body(source: str, plain: str) -> None:
         ("#a #b/c #한글 #y2024 #1984 #kebab-case_x #🎉", ["a", "b/c", "한글", "y2024", "kebab-case_x", "🎉"]),
         ("# heading\n##not\nx#no [[n#h]] `#code` https://a.b/#frag [a](b#c) \\#esc", []),
         ("**#bold** > #q\n- #list, #dot. #dup #dup", ["bold", "q", "list", "dot", "dup"]),
+        ("a\n\n    #include <x>\n    [[y]]", []),
         ("%%#hidden%%\n```\n#code\n```\n[[#H|#alias]]", []),
     ],
 )

@@ -18,7 +18,7 @@ PIECES = [
     "<div a=\"", "\">", "<b>", "</b>", "<style", "</style>", "https://a.b/c_d?e=f#g", "^id", "[^1]",
     "[^1]: ", "[x]: ", "---", "---\n", "tags: [a]", "{{x}}", "| --- | --- |", "> [!note]- ", "- [ ] ", "한글",
     "e\u0301", "\u2028", "\x85", "\x0b", "\x01", "&nbsp;", "word", " ", "\t", "<https://x.y>", "\ufeff",
-    "{", "}", "&a", "*a", ": ",
+    "{", "}", "&a", "*a", ": ", "\n\n    ", "\n   ", "1. ```\n",
 ]  # fmt: skip
 markdown = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=40).map("".join)
 
@@ -65,6 +65,7 @@ HOSTILE = [
     "#a", "#a/", "^a", "^a ", "http://(", "http://a(b)", "https://", "<https://", "a\n---\n", "===\n",
     "\u0301\u0316", "e\u0301", "한", "\n", "\r", "&nbsp;", "\\", "\\#", "{{", "- [ ] ", "<a\n", "<!--\n",
     "[x]: https://a\n", ">\n---\n", "https://a가", "https://a?가", "https://a?#(", "[x]: https://a",
+    "\n\n    ", "\n\n    a", "\n\n    a\n```\n", "\n\n    - a", "- ```\na\n", "1. a\n   ```\nb\n", "\n \n\t",
     "[x]: https://a \"", "x\n[x]: https://a\n", "[x]: <https://a ",
 ]  # fmt: skip
 

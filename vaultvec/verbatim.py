@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from vaultvec.blocks import keep_blocks
+from vaultvec.code_blocks import BEFORE_FENCE, OpenLists, fence_end, indented_end
 from vaultvec.frontmatter import clean_line
 
 _EVENT = re.compile(
-    r"`++|~{3,}+|%%|<!--|<style\b|<script\b|\$\$?|\\[!-/:-@\[-^_`{}~]|<(?:https?|mailto|obsidian)[:][^\s<>]*+>|https?://"
+    r"\n[ \t]*+\n(?: {4}| {0,3}\t)[ \t]*+(?=\S)|`++|~{3,}+|%%|<!--|<style\b|<script\b|\$\$?|\\[!-/:-@\[-^_`{}~]"
+    r"|<(?:https?|mailto|obsidian)[:][^\s<>]*+>|https?://"
 )
 # Scripts that put no space between a URL and the sentence that goes on: Thai to Khmer, Hangul, Kana, Han, full width.
 _UNSPACED = (
@@ -25,7 +28,6 @@ _URL_IN_TEXT = re.compile(
     rf"(?:[?#](?:[^{_NO_URL}{_UNSPACED}]|\([^{_NO_PARENS}{_UNSPACED}]*+\))*+)?(?P<sentence>(?=[{_UNSPACED}])(?=\w))?"
 )
 _TICKS = re.compile("`++")
-_CONTAINER = re.compile(r"(?:[ \t]*+>)*+[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++(?:\[[^\]\n]\][ \t]++)?)*+")
 _INLINE_MATH = re.compile(r"\$(?=[^\s$])[^\n$`]*+(?<=\S)\$(?!\d)")
 _NO_MATHS = re.compile(r"\n[ \t>]*+(?:\n|```|~~~)")  # a paragraph's end or a fence: two prices, say
 _CLOSERS = {"%%": "%%", "<!--": "-->", "<style": "</style>", "<script": "</script>", "$$": "$$"}
@@ -63,6 +65,7 @@ def protect(text: str, marks: Marks) -> str:
     """Marks for code, maths, escapes and URLs; line ends only for comments."""
     out: list[str] = []
     position = line_start = 0
+    lists = OpenLists(text)
     same_ticks: dict[int, int] = {}
     missing: set[str] = set()  # closers that do not occur any more: looked for once only
     while match := _EVENT.search(text, position):
@@ -70,13 +73,15 @@ def protect(text: str, marks: Marks) -> str:
         newline = text.rfind("\n", position, start)
         first = newline >= 0 or line_start == position
         line_start = newline + 1 if newline >= 0 else line_start
-        kept, piece = start, None
-        if first and event[:3] in ("```", "~~~") and _CONTAINER.fullmatch(text, line_start, start):
-            closed = _fence_end(text, line_start, start, event)
-            if closed:
-                kept, end, piece = line_start, closed, marks.add(text[line_start:closed])
-        if piece is None:
-            end, piece = _replace(text, match, marks, same_ticks, missing)
+        kept, code = start, None
+        if event[0] == "\n":
+            kept = end - len(event.rpartition("\n")[2])
+            code = _indented_code(text, kept, lists, marks)
+        elif first and event[:3] in ("```", "~~~"):
+            kept, code = line_start, _fenced_code(text, line_start, match, lists, marks)
+        if code is None:
+            kept, code = start, _replace(text, match, marks, same_ticks, missing)
+        end, piece = code
         out += (text[position:kept], piece)
         # Text from `position` on is a line of its own only if it begins one.
         newline = text.rfind("\n", start, end)
@@ -84,6 +89,36 @@ def protect(text: str, marks: Marks) -> str:
         position = end
     out.append(text[position:])
     return "".join(out)
+
+
+def _indented_code(text: str, start: int, lists: OpenLists, marks: Marks) -> tuple[int, str]:
+    """(where the code that begins with the indented line at `start` ends, its mark); nothing of it in a list."""
+    lists.read_to(start)
+    end = start if lists else indented_end(text, start)
+    if end == start:
+        return start, ""
+    lists.skip_to(end)
+    return end, marks.add(text[start:end])
+
+
+def _fenced_code(
+    text: str, line_start: int, match: re.Match[str], lists: OpenLists, marks: Marks
+) -> tuple[int, str] | None:
+    """(where the code block ends whose opening fence is `match`, its mark); None if that is no fence."""
+    start = match.start()
+    before = BEFORE_FENCE.fullmatch(text, line_start, start)
+    if not before:
+        return None
+    lists.read_to(line_start)
+    item = 0 if before[1] else lists.item_of(before[0])
+    end, cut = fence_end(text, start, match[0], bool(before[1]), item)
+    if not end:
+        return None
+    lists.skip_to(end)
+    lines = text[line_start:end].split("\n")
+    if cut:  # its closing fence is missing: by itself the body could not tell where the code ends
+        keep_blocks([""] * len(lines), lines)
+    return end, marks.add("\n".join(lines))
 
 
 def _replace(
@@ -145,31 +180,6 @@ def _pair_ticks(text: str, start: int) -> dict[int, int]:
         pairs[begin] = ends.get(end - begin, 0)
         ends[end - begin] = end
     return pairs
-
-
-def _fence_end(text: str, line_start: int, start: int, fence: str) -> int:
-    """End of the code block whose opening fence is at `start`; 0 if that is no fence. Unclosed: the end of the text.
-
-    A fence in a quote ends with the quote at the latest.
-    """
-    end = text.find("\n", start)
-    if end < 0:
-        end = len(text)
-    if fence[0] == "`" and "`" in text[start + len(fence) : end]:
-        return 0
-    quoted = text.count(">", line_start, start)
-    quote = r"(?:[ \t]*+>)*+" if quoted else ""
-    closing = re.compile(rf"{quote}[ \t]*+{fence[0]}{{{len(fence)},}}+[ \t]*+")
-    while end < len(text):
-        begin = end + 1
-        newline = text.find("\n", begin)
-        stop = newline if newline >= 0 else len(text)
-        if quoted and not text[begin:stop].lstrip(" \t").startswith(">"):
-            return end
-        end = stop
-        if closing.fullmatch(text, begin, stop):
-            return end
-    return end
 
 
 def shorten_url(url: str) -> str:
