@@ -34,6 +34,7 @@ def note(text: str, path: str = "folder/My note.md") -> Note:
             "# H\n[a]: https://a.b/c_(d).\n[b]: <https://a.b/c> 'title'\n [c]: <https://a.b/c d>\n> [d]: https://a",
             "# H\n\n\n\n",
         ),
+        ("[a]: Note.md#x\n[b]: y\n[c]: <https://a.b>\n[d]: etc.\n\n[x][a]", "\n[b]: y\n\n[d]: etc.\n\nx"),
         ("[key]: `Ctrl+K` opens the palette", "[key]: `Ctrl+K` opens the palette"),
         ("[a]: $x^2$ squared\n\n[b]: \\* star", "[a]: $x^2$ squared\n\n[b]: * star"),
         ("[Miller]: https://a.b/roses is the best book", "[Miller]: a.b/roses is the best book"),
@@ -125,6 +126,7 @@ def test_a_tags_words_stay_in_the_text() -> None:
 def test_links_in_order_without_repeats() -> None:
     text = "![[p.png]] [x](Some%20Note.md#h) [[B#H|b]] [[B]] [web](https://a.b) [m](mailto:a@b.c) [[#own]] [h](#here)"
     assert note(text).links == ("p.png", "Some Note.md", "B")
+    assert note("[x][a]\n\n[a]: ../Some%20Note.md#h").links == ("../Some Note.md",)
 
 
 @pytest.mark.parametrize(

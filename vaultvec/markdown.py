@@ -49,9 +49,11 @@ _LINK = re.compile(
 _SIZE = re.compile(r"\|?\d{1,5}(?:x\d{1,5})?")
 # `[label]: URL "title"`, and nothing after it; a URL is a mark by then, ASCII that it did not take may follow.
 _DEFINITION = re.compile(
-    r"(?m)^ {0,3}\[(?!\^)[^\[\]\n]++\]:[ \t]*+(?:<(\x00[\x01-\x08]++\x00)[^<>\n]*+>|(\x00[\x01-\x08]++\x00)[\x00-\x08!-~]*+)"
+    r"(?m)^ {0,3}\[(?!\^)[^\[\]\n]++\]:[ \t]*+"
+    r"(?:<(\x00[\x01-\x08]++\x00)[^<>\n]*+>|(\x00[\x01-\x08]++\x00)[\x00-\x08!-~]*+|([!-~]++))"
     r"(?:[ \t]++(?:\"[^\"\n]*+\"|'[^'\n]*+'|\([^()\n]*+\)))?[ \t]*+$"
 )
+_FILE = re.compile(r"\.{0,2}/|[^#]+?\.[A-Za-z]\w{0,4}+(?:#|$)")  # "Note.md", "../a"; "[key]: value" may be text
 # What a definition may follow: nothing, a heading, a rule, a block of code. In a paragraph it is text.
 _NO_PARAGRAPH = re.compile(r"[ \t]*+(?:#{1,6}[ \t][^\n]*+|\x00[\x01-\x08]++\x00|[-*_=][-*_= \t]*+)?")
 _REFERENCE = re.compile(r"!?\[([^\[\]\n]++)\]\[[^\[\]\n]*+\]")
@@ -138,7 +140,7 @@ def _strip_brackets(text: str, marks: Marks, links: list[str]) -> str:
 
     text = _LINK.sub(replace, text)
     if "]:" in text:
-        without = _strip_definitions(text, marks)
+        without = _strip_definitions(text, marks, links)
         text = _REFERENCE.sub(r"\1", without) if without != text else text
     if "^" in text:
         text = _FOOTNOTE.sub("", text)
@@ -146,7 +148,7 @@ def _strip_brackets(text: str, marks: Marks, links: list[str]) -> str:
     return _TASK.sub(r"\1", text)
 
 
-def _strip_definitions(text: str, marks: Marks) -> str:
+def _strip_definitions(text: str, marks: Marks, links: list[str]) -> str:
     """The text with an empty line for each link definition."""
     last_end = -1  # of the definition before: one may follow another
 
@@ -154,10 +156,13 @@ def _strip_definitions(text: str, marks: Marks) -> str:
         nonlocal last_end
         above_end = match.start() - 1
         above = text[text.rfind("\n", 0, max(0, above_end)) + 1 : max(0, above_end)]
-        if (match[1] or match[2]) not in marks.urls or (above_end != last_end and not _NO_PARAGRAPH.fullmatch(above)):
+        if above_end != last_end and not _NO_PARAGRAPH.fullmatch(above):
             return match[0]
         last_end = match.end()
-        return ""
+        if match[3] and _FILE.match(match[3]):
+            _add_relative(match[3], links)
+            return ""
+        return "" if (match[1] or match[2]) in marks.urls else match[0]
 
     return _DEFINITION.sub(replace, text)
 
