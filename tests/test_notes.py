@@ -62,6 +62,13 @@ def note(text: str, path: str = "folder/My note.md") -> Note:
         ("a < b, <3, List<String>, 1<2>1", "a < b, <3, List<String>, 1<2>1"),
         ("<style>\np {}\n</style>x", "\n\nx"),
         ("a&nbsp;b &amp; c &lt;d&gt;", "a b & c <d>"),
+        ("don&#8217;t caf&eacute; &mdash; &#x27;&CounterClockwiseContourIntegral; `&amp;`", "don’t café — '∳ `&amp;`"),
+        ("a&#0;b&#10;c&NewLine;d&#7;e&shy;f&#xD800;", "a\ufffdb c def\ufffd"),
+        ("&nope; &notit; &#; R&D; &#35;x &lt;b&gt;", "&nope; &notit; &#; R&D; #x <b>"),
+        ("x <p\n\nfirst words\n\nmore> y <p\n \n/>", "x <p\n\nfirst words\n\nmore> y <p\n\n/>"),
+        ("<p\n  class=a \n\tid=b\n/>x</p>", "\n\n\nx"),
+        ("<!--> a <!-- b --> c <!---> d", " a  c  d"),
+        ("<STYLE>\np {}\n</Style>x <Script a>b</SCRIPT >c", "\n\nx c"),
         # emphasis
         ("**a** __b__ ==c== ~~d~~ *e* _f_ ***g*** **a *b* c**", "a b c d e f g a b c"),
         ("snake_case_name 2 * 3 * 4 a == b\n* bullet\n**open", "snake_case_name 2 * 3 * 4 a == b\n* bullet\n**open"),

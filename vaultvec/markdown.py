@@ -8,6 +8,8 @@ source line stays one line, and time grows with the length of the note, whatever
 from __future__ import annotations
 
 import re
+from html import unescape
+from html.entities import html5
 from urllib.parse import unquote
 
 from vaultvec.blocks import keep_blocks
@@ -34,12 +36,12 @@ HTML = INLINE_HTML | frozenset(_BLOCK_NAMES.split())
 # Possessive quantifiers and classes that end at the next opener keep every expression linear.
 _QUOTE = re.compile(r"(?m)^[ \t]*+>(?:[ \t]*+>)*+[ \t]?(?:\[![^\]\n]*+\][+-]?[ \t]*+)?(?:#{1,6}[ \t]++)?")
 _RULE_AFTER_QUOTE = re.compile(r"(?m)(^[ \t]*+>[^\n]*+\n)[ \t]*+(?:[-=][ \t]*+)++$")
+# White space in a tag holds one line end at most: an empty line ends the paragraph.
 _HTML = re.compile(
     r"</?([A-Za-z][A-Za-z0-9]*+)"
-    r"(?:\s++[\w:@.-]++(?:[ \t]*+=[ \t]*+(?:\"[^\"<\n]*+\"|'[^'<\n]*+'|[^\s\"'<>=]++))?)*+\s*+/?>"
+    r"(?:(?=\s)[^\S\n]*+\n?[^\S\n]*+[\w:@.-]++(?:[ \t]*+=[ \t]*+(?:\"[^\"<\n]*+\"|'[^'<\n]*+'|[^\s\"'<>=]++))?)*+[^\S\n]*+\n?[^\S\n]*+/?>"
 )
-_ENTITY = re.compile(r"&(?:nbsp|amp|lt|gt|quot|#39);")
-_ENTITIES = {"&nbsp;": " ", "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'"}
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[Xx][0-9A-Fa-f]{1,6}|([A-Za-z][A-Za-z0-9]{1,31}));")
 _LINK = re.compile(
     r"(!?)\[\[([^\[\]\n]++)\]\]"
     r"|(!?)\[((?:[^\[\]\n]++|\[[^\[\]\n]*+\](?:\([^()\n]*+\))?)*+)\]"
@@ -107,7 +109,7 @@ def plain_text(text: str) -> tuple[str, list[str], list[str]]:
     if "#" in text:
         text = _TAG.sub(lambda match: _take_tag(match, tags), text)
     if "&" in text:
-        text = _ENTITY.sub(lambda match: _ENTITIES[match[0]], text)
+        text = _ENTITY.sub(_read_entity, text)
     lines = marks.restore("\n".join([line.rstrip() for line in text.split("\n")])).split("\n")
     keep_blocks(source.split("\n"), lines)
     return "\n".join(lines), tags, links
@@ -118,6 +120,14 @@ def _strip_html(match: re.Match[str]) -> str:
     if name not in HTML:
         return match[0]  # a placeholder or a type parameter, as in List<String>
     return "\n" * match[0].count("\n") or ("" if name in INLINE_HTML else " ")
+
+
+def _read_entity(match: re.Match[str]) -> str:
+    """The character meant; a space for white space, nothing for what is not seen: the note must stay line for line."""
+    if match[1] and f"{match[1]};" not in html5:
+        return match[0]
+    found = unescape(match[0])
+    return found if found.isprintable() else " " * found.isspace()
 
 
 def _strip_brackets(text: str, marks: Marks, links: list[str]) -> str:

@@ -10,7 +10,7 @@ from vaultvec.code_blocks import BEFORE_FENCE, OpenLists, fence_end, indented_en
 from vaultvec.frontmatter import clean_line
 
 _EVENT = re.compile(
-    r"\n[ \t]*+\n(?: {4}| {0,3}\t)[ \t]*+(?=\S)|`++|~{3,}+|%%|<!--|<style\b|<script\b|\$\$?|\\[!-/:-@\[-^_`{}~]"
+    r"\n[ \t]*+\n(?: {4}| {0,3}\t)[ \t]*+(?=\S)|`++|~{3,}+|%%|<!--(?:-?>)?|(?i:<style\b|<script\b)|\$\$?|\\[!-/:-@\[-^_`{}~]"
     r"|<(?:https?|mailto|obsidian)[:][^\s<>]*+>|https?://"
 )
 # Scripts that put no space between a URL and the sentence that goes on: Thai to Khmer, Hangul, Kana, Han, full width.
@@ -30,7 +30,13 @@ _URL_IN_TEXT = re.compile(
 _TICKS = re.compile("`++")
 _INLINE_MATH = re.compile(r"\$(?=[^\s$])[^\n$`]*+(?<=\S)\$(?!\d)")
 _NO_MATHS = re.compile(r"\n[ \t>]*+(?:\n|```|~~~)")  # a paragraph's end or a fence: two prices, say
-_CLOSERS = {"%%": "%%", "<!--": "-->", "<style": "</style>", "<script": "</script>", "$$": "$$"}
+_CLOSERS = {
+    "%%": re.compile("%%"),
+    "<!--": re.compile("-->"),
+    "<style": re.compile(r"</style\s*+>", re.IGNORECASE),
+    "<script": re.compile(r"</script\s*+>", re.IGNORECASE),
+    "$$": re.compile(r"\$\$"),
+}
 _KEEP_ESCAPE = frozenset("#-+=~`>")  # without the backslash these would read as headings, lists, fences
 # A mark is NUL, its number in base 8 as \x01-\x08, NUL. A note with NUL is refused, so marks cannot be forged.
 _MARK = re.compile(r"\x00([\x01-\x08]++)\x00")
@@ -141,14 +147,17 @@ def _replace(
     if event == "$":
         math = _INLINE_MATH.match(text, start)
         return (math.end(), marks.add(math[0])) if math else (end, event)
+    if event in ("<!-->", "<!--->"):
+        return end, ""  # a whole comment
+    event = event.lower()
     closer = _CLOSERS.get(event)
-    if closer is None or closer in missing:
-        return end, event
-    close = text.find(closer, end)
-    if close < 0:
-        missing.add(closer)
-        return end, event
-    close += len(closer)
+    if closer is None or event in missing:
+        return end, text[start:end]
+    found = closer.search(text, end)
+    if not found:
+        missing.add(event)
+        return end, text[start:end]
+    close = found.end()
     if event != "$$":
         return close, "\n" * text.count("\n", start, close)
     if _NO_MATHS.search(text, start, close):
