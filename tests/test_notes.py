@@ -158,8 +158,6 @@ def test_front_matter(block: str, tags: list[str], aliases: list[str]) -> None:
     [
         ("title: {{title}}\ntags: [a]", "not valid YAML (line 2)"),
         ("ok: 1\na: b: c", "not valid YAML (line 3)"),
-        ("- a\n- b", "is a list, not a mapping"),
-        ("just text", "is a str, not a mapping"),
         ("date: !!timestamp 2024-99-99", "not valid YAML (ValueError)"),
         ("a: " + "x" * 300_000, "longer than 256 kB"),
         ("[" * 1000, "nests deeper"),
@@ -172,6 +170,22 @@ def test_broken_front_matter_keeps_the_body(block: str, reason: str) -> None:
     assert len(parsed.warnings) == 1
     assert reason in parsed.warnings[0]
     assert parsed.title == "My note"
+
+
+@pytest.mark.parametrize("block", ["Dear diary, I was [[here]].", "two\nlines", "- a\n- [[b]]", "1984"])
+def test_text_between_two_rules_is_no_front_matter(block: str) -> None:
+    parsed = note(f"---\n{block}\n---\nbody")
+    assert parsed.body == f"---\n{block}\n---\nbody".replace("[[", "").replace("]]", "")
+    assert (parsed.body_line, parsed.warnings) == (1, ())
+    assert len(parsed.links) == block.count("[[")
+
+
+def test_an_index_note_keeps_all_its_links() -> None:
+    text = "\n".join(f"[[{i}]]" for i in range(60_000))
+    assert len(note(text).links) == 50_000
+    assert len(note("\n".join(f"#t{i}" for i in range(2000))).tags) == 1000
+    cards = [{"type": "text", "text": text}]
+    assert len(parse_note("a.canvas", json.dumps({"nodes": cards}).encode()).links) == 50_000
 
 
 def test_title_and_line_numbers() -> None:

@@ -17,6 +17,7 @@ MAX_DEPTH = 50  # libyaml recurses in C: some 2,000 levels end the process
 MAX_NUMBER = 1000  # characters; YAML's base-60 numbers (1:2:3) take quadratic time
 SAFE_CHARS = 500  # a block this short cannot nest deep enough to matter
 MAX_VALUES = 1000  # tags or aliases taken from one note
+MAX_LINKS = 50_000  # links taken from one note; an index of a vault has some thousands
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WIKILINK = re.compile(r"\[\[([^\[\]|#]+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -47,7 +48,10 @@ class FrontMatter:
 
 
 def read_front_matter(lines: list[str]) -> FrontMatter:
-    """Parse the block that begins on the first line. What YAML cannot take is a warning; the body is never lost."""
+    """Parse the block that begins on the first line. What YAML cannot take is a warning; the body is never lost.
+
+    A block that is a sentence or a list, between two rules, is body too.
+    """
     if not lines or not _FENCE.fullmatch(lines[0]):
         return FrontMatter()
     end = next((i for i in range(1, len(lines)) if lines[i].startswith("---") and _FENCE.fullmatch(lines[i])), 0)
@@ -58,6 +62,8 @@ def read_front_matter(lines: list[str]) -> FrontMatter:
         data = _load(block)
     except _Refused as error:
         return FrontMatter(end + 1, warnings=(f"front matter {error}; its tags and aliases are ignored",))
+    if data is None:
+        return FrontMatter()
     tags: list[str] = []
     aliases: list[str] = []
     links: list[str] = []
@@ -70,7 +76,7 @@ def read_front_matter(lines: list[str]) -> FrontMatter:
             aliases += _texts(value) if isinstance(value, list) else _split_commas(value)
     title = data.get("title")
     plain = clean_line(title) if isinstance(title, str) else ""
-    return FrontMatter(end + 1, plain, unique(tags), unique(aliases), unique(links))
+    return FrontMatter(end + 1, plain, unique(tags), unique(aliases), unique(links, MAX_LINKS))
 
 
 def clean_line(text: str) -> str:
@@ -81,17 +87,17 @@ def clean_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def unique(values: list[str]) -> tuple[str, ...]:
-    """The values in order, each once, none empty, at most MAX_VALUES."""
-    return tuple(list(dict.fromkeys(value for value in values if value))[:MAX_VALUES])
+def unique(values: list[str], most: int = MAX_VALUES) -> tuple[str, ...]:
+    """The values in order, each once, none empty, at most `most`."""
+    return tuple(list(dict.fromkeys(value for value in values if value))[:most])
 
 
 class _Refused(Exception):
     """Why a block was not taken; completes the sentence "front matter …"."""
 
 
-def _load(block: str) -> dict[Any, Any]:
-    """The block as a mapping; empty is an empty one."""
+def _load(block: str) -> dict[Any, Any] | None:
+    """The block as a mapping; empty is an empty one; None if it is valid YAML, but names no values."""
     if len(block) > MAX_CHARS:
         raise _Refused(f"is longer than {MAX_CHARS // 1024} kB")
     try:
@@ -107,9 +113,7 @@ def _load(block: str) -> dict[Any, Any]:
         raise _Refused(f"is not valid YAML ({type(error).__name__})") from None
     if data is None:
         return {}
-    if not isinstance(data, dict):
-        raise _Refused(f"is a {type(data).__name__}, not a mapping of names to values")
-    return data
+    return data if isinstance(data, dict) else None
 
 
 def _check_size(block: str) -> None:

@@ -39,7 +39,8 @@ _RULE_AFTER_QUOTE = re.compile(r"(?m)(^[ \t]*+>[^\n]*+\n)[ \t]*+(?:[-=][ \t]*+)+
 # White space in a tag holds one line end at most: an empty line ends the paragraph.
 _HTML = re.compile(
     r"</?([A-Za-z][A-Za-z0-9]*+)"
-    r"(?:(?=\s)[^\S\n]*+\n?[^\S\n]*+[\w:@.-]++(?:[ \t]*+=[ \t]*+(?:\"[^\"<\n]*+\"|'[^'<\n]*+'|[^\s\"'<>=]++))?)*+[^\S\n]*+\n?[^\S\n]*+/?>"
+    r"(?:(?=\s)[^\S\n]*+\n?[^\S\n]*+[\w:@.-]++(?:[ \t]*+=[ \t]*+(?:\"[^\"<\n]*+\"|'[^'<\n]*+'|[^\s\"'<>=]++))?)*+"
+    r"[^\S\n]*+\n?[^\S\n]*+/?>"
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[Xx][0-9A-Fa-f]{1,6}|([A-Za-z][A-Za-z0-9]{1,31}));")
 _LINK = re.compile(

@@ -13,7 +13,7 @@ from vaultvec.blocks import headings as headings  # of a note's body, with the r
 from vaultvec.canvas import read_canvas
 from vaultvec.datatypes import Note, NoteFile
 from vaultvec.errors import VaultError
-from vaultvec.frontmatter import read_front_matter, unique
+from vaultvec.frontmatter import MAX_LINKS, read_front_matter, unique
 from vaultvec.markdown import plain_text
 
 READER_VERSION = 3  # raise when the same bytes give another Note: the pipeline then reads every note again
@@ -65,7 +65,7 @@ def parse_note(path: str, data: bytes) -> Note:
     text = normalise(text)
     if suffix.lower() == "canvas":
         body, tags, links = read_canvas(text)
-        return Note(path, stem, body, 1, unique(tags), (), unique(links), tuple(warnings))
+        return Note(path, stem, body, 1, unique(tags), (), unique(links, MAX_LINKS), tuple(warnings))
     lines = text.split("\n")
     head = read_front_matter(lines)
     body, tags, links = plain_text("\n".join(lines[head.lines :]) if head.lines else text)
@@ -76,7 +76,7 @@ def parse_note(path: str, data: bytes) -> Note:
         body_line=head.lines + 1,
         tags=unique([*head.tags, *tags]),
         aliases=head.aliases,
-        links=unique([*head.links, *links]),
+        links=unique([*head.links, *links], MAX_LINKS),
         warnings=(*warnings, *head.warnings),
     )
 
