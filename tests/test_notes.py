@@ -300,10 +300,30 @@ def test_canvas_in_reading_order() -> None:
         "junk",
     ]
     parsed = parse_note("b/Board.canvas", json.dumps({"nodes": nodes}).encode())
-    cards = ["first ```\n\ufffd", "# Group", "inside left", "inside right L", "last card tag"]
+    cards = ["first ```\n\ufffd", "# Group", "inside left", "inside right L", "#", "last card tag"]
     assert parsed.body == "\n\n".join(cards)
     assert (parsed.title, parsed.links, parsed.tags) == ("Board", ("L", "N.md"), ("tag",))
     assert parse_note("a.canvas", b"").body == ""
+
+
+def test_canvas_cards_stand_apart() -> None:
+    nodes = [
+        {"type": "text", "text": "```py\n# no", "y": 0},
+        {"type": "text", "text": "# Own\n\nof the card", "y": 1},
+        {"type": "text", "text": "> ```\n> x", "y": 2},
+        {"type": "link", "url": "https://www.a.com/some-article?x=1", "y": 3},
+        {"type": "group", "label": "Group", "y": 10, "width": 5, "height": 5},
+        {"type": "text", "text": "## Sub", "y": 11},
+        {"type": "text", "text": "in the group", "y": 12},
+        {"type": "text", "text": "outside", "y": 20},
+    ]
+    edges = [{"label": "leads  to"}, {"label": ""}, {}, "junk"]
+    parsed = parse_note("a.canvas", json.dumps({"nodes": nodes, "edges": edges}).encode())
+    parts = ["```py\n# no\n```", "# Own\n\nof the card", "#", "> ```\n> x", "a.com/some-article", "# Group", "## Sub"]
+    parts += ["# Group", "in the group", "#", "outside", "leads to"]
+    assert parsed.body == "\n\n".join(parts)
+    found = [text for _, _, text in headings(parsed.body)]
+    assert found == ["Own", "", "Group", "Sub", "Group", ""]
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"nodes": 1}', b"[" * 100_000])

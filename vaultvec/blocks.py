@@ -43,6 +43,16 @@ def headings(body: str) -> list[tuple[int, int, str]]:
 
 def code_lines(lines: list[str]) -> list[bool]:
     """Whether each line of a body belongs to a fenced code block, fences included."""
+    return _read_fences(lines)[0]
+
+
+def open_fence(lines: list[str]) -> str:
+    """The fence that would close the code block the lines end in; empty if they end in none."""
+    return _read_fences(lines)[1]
+
+
+def _read_fences(lines: list[str]) -> tuple[list[bool], str]:
+    """(whether each line belongs to code, the fence still open at the end)."""
     inside: list[bool] = []
     fence, quoted = "", False
     for line in lines:
@@ -58,7 +68,7 @@ def code_lines(lines: list[str]) -> list[bool]:
             fence, quoted = match[2], ">" in match[1]
         else:
             inside.append(False)
-    return inside
+    return inside, "" if quoted else fence
 
 
 def keep_blocks(source: list[str], lines: list[str]) -> None:
