@@ -158,6 +158,7 @@ def test_front_matter(block: str, tags: list[str], aliases: list[str]) -> None:
     [
         ("title: {{title}}\ntags: [a]", "not valid YAML (line 2)"),
         ("ok: 1\na: b: c", "not valid YAML (line 3)"),
+        ("- a\n- b", "is a list, not a mapping"),
         ("date: !!timestamp 2024-99-99", "not valid YAML (ValueError)"),
         ("a: " + "x" * 300_000, "longer than 256 kB"),
         ("[" * 1000, "nests deeper"),
@@ -172,7 +173,7 @@ def test_broken_front_matter_keeps_the_body(block: str, reason: str) -> None:
     assert parsed.title == "My note"
 
 
-@pytest.mark.parametrize("block", ["Dear diary, I was [[here]].", "two\nlines", "- a\n- [[b]]", "1984"])
+@pytest.mark.parametrize("block", ["Dear diary, I was [[here]].", "two\nlines", "1984"])
 def test_text_between_two_rules_is_no_front_matter(block: str) -> None:
     parsed = note(f"---\n{block}\n---\nbody")
     assert parsed.body == f"---\n{block}\n---\nbody".replace("[[", "").replace("]]", "")
@@ -213,8 +214,8 @@ def test_u2028_is_no_line_end_and_text_is_nfc() -> None:
         ("똠방각하가 먹은 햏햏한 펲시".encode("cp949"), "똠방각하가 먹은 햏햏한 펲시", True),
         ("naïve café".encode("cp1252"), "naïve café", True),
         (
-            "I don’t know what it’s about; we’re late…".encode("cp1252"),
-            "I don’t know what it’s about; we’re late…",
+            "I don’t know what it’s about".encode("cp1252"),
+            "I don’t know what it’s about",
             True,
         ),
         ("Ärger mit der Änderung".encode("cp1252"), "Ärger mit der Änderung", True),

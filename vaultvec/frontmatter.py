@@ -50,7 +50,7 @@ class FrontMatter:
 def read_front_matter(lines: list[str]) -> FrontMatter:
     """Parse the block that begins on the first line. What YAML cannot take is a warning; the body is never lost.
 
-    A block that is a sentence or a list, between two rules, is body too.
+    Plain sentences between two rules are body too.
     """
     if not lines or not _FENCE.fullmatch(lines[0]):
         return FrontMatter()
@@ -97,7 +97,7 @@ class _Refused(Exception):
 
 
 def _load(block: str) -> dict[Any, Any] | None:
-    """The block as a mapping; empty is an empty one; None if it is valid YAML, but names no values."""
+    """The block as a mapping; empty is an empty one; None if it is plain text."""
     if len(block) > MAX_CHARS:
         raise _Refused(f"is longer than {MAX_CHARS // 1024} kB")
     try:
@@ -113,7 +113,11 @@ def _load(block: str) -> dict[Any, Any] | None:
         raise _Refused(f"is not valid YAML ({type(error).__name__})") from None
     if data is None:
         return {}
-    return data if isinstance(data, dict) else None
+    if isinstance(data, str):
+        return None
+    if not isinstance(data, dict):  # tags without their name, as a rule
+        raise _Refused(f"is a {type(data).__name__}, not a mapping of names to values")
+    return data
 
 
 def _check_size(block: str) -> None:
