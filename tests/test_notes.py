@@ -93,6 +93,11 @@ def note(text: str, path: str = "folder/My note.md") -> Note:
         ("%%\n```\n%%\n**x**", "\n\n\nx"),
         ("``` not `a` fence\n**x**", "``` not `a` fence\nx"),
         ("a\n\n    h[n](e) #t %%c%%\n\n\t**x**\n**y**", "a\n\n    h[n](e) #t %%c%%\n\n\t**x**\ny"),
+        (
+            "a\n\n    b\n\n    - ```\n      **x**\n      ```\n**y**",
+            "a\n\n    b\n\n    - ```\n      **x**\n      ```\ny",
+        ),
+        ("$$\na **b**\n1. ~~~\n   $$\n   ~~~\n**c**", "$$\na b\n1. ~~~\n   $$\n   ~~~\nc"),
         ("a\n\n    ```\n    **x**\n    ```\n    **y**", "a\n\n    ```\n    **x**\n    ```\n    y"),
         # indented, but text: in a list, in a footnote, below a paragraph's line, or by its look
         ("- a\n\n    **b**\n\n- c\n\n\t**d**", "- a\n\n    b\n\n- c\n\n\td"),

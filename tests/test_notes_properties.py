@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vaultvec.blocks import code_lines
 from vaultvec.errors import VaultError
 from vaultvec.notes import headings, normalise, parse_note
 
@@ -54,6 +55,18 @@ def test_code_between_fences_is_verbatim(lines: list[str]) -> None:
     assert note.body.split("\n") == ["before", "````", *code, "````", "after"]
     assert note.links == ()
     assert headings(note.body) == []
+
+
+# Where code begins and ends is found twice, in the source and in the body: the last line tells whether both agree.
+CODE = ["```", "~~~", "````", "- ", "1. ", "- [ ] ", "> ", "   ", "    ", "\t", "\n", "\n\n", "# h", "text", "%%", "$$",
+        "<b>", "[[x|", "]]", "[^1]: ", "`"]  # fmt: skip
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.sampled_from(CODE), max_size=22).map("".join))
+def test_what_the_reader_kept_as_code_is_code_in_the_body(text: str) -> None:
+    lines = parse_note("a.md", f"{text}\n\nlast **line**".encode()).body.split("\n")
+    assert (lines[-1] == "last **line**") == code_lines(lines)[-1]
 
 
 HUGE = 250_000

@@ -10,7 +10,7 @@ BEFORE_FENCE = re.compile(
 _ITEM = re.compile(r"([ \t]*+(?:[-*+]|\d{1,9}[.)])(?:[ \t]++|$)|\[\^[^\[\]\s]++\]:)")
 _INDENT = r"(?: {4}| {0,3}\t)"
 # Lines of indented code and blank ones; a fence among them begins a block of its own.
-_INDENTED = re.compile(rf"(?:[ \t]*+\n|{_INDENT}(?![ \t]*+(?:```|~~~))[^\n]*+(?:\n|\Z))++")
+_INDENTED = re.compile(rf"(?:[ \t]*+\n|{_INDENT}(?!{BEFORE_FENCE.pattern}(?:```|~~~))[^\n]*+(?:\n|\Z))++")
 # An indented line that begins so may well be meant as text: an item, a quote, a table, HTML, a comment, an embed.
 _MEANT_AS_TEXT = re.compile(r"[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])(?:[ \t]|$)|[<>|]|%%|```|~~~|!\[|\[\[\S)")
 

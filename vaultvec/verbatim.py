@@ -29,7 +29,7 @@ _URL_IN_TEXT = re.compile(
 )
 _TICKS = re.compile("`++")
 _INLINE_MATH = re.compile(r"\$(?=[^\s$])[^\n$`]*+(?<=\S)\$(?!\d)")
-_NO_MATHS = re.compile(r"\n[ \t>]*+(?:\n|```|~~~)")  # a paragraph's end or a fence: two prices, say
+_NO_MATHS = re.compile(rf"\n(?:[ \t>]*+\n|{BEFORE_FENCE.pattern}(?:```|~~~))")  # the paragraph ends: two prices, say
 _CLOSERS = {
     "%%": re.compile("%%"),
     "<!--": re.compile("-->"),
