@@ -128,7 +128,7 @@ def plain(notes: Sequence[Note], searcher: Searcher) -> Ask:
         from vaultvec.languages import language_of
 
         slot = (searcher.semantic.readers(language_of(text)) or searcher.semantic.models)[0]
-        order = np.argsort(-(vectors[slot.row] @ searcher.semantic.embed(slot, text)), kind="stable")
+        order = np.argsort(-(vectors[slot.row] @ searcher.semantic.embed(slot, text).result()), kind="stable")
         return list(dict.fromkeys(paths[i] for i in order))[:DEPTH]
 
     return ask

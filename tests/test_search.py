@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
@@ -519,3 +520,20 @@ def test_relative_links_and_links_in_properties_are_links(tmp_path: Path) -> Non
         assert {frozenset((a, b)) for _, a, b in search.links(10, 0.3)} == {frozenset(("A/One.md", "B/C/Three.md"))}
     finally:
         search.close()
+
+
+def test_a_model_that_is_still_loading_is_waited_for_and_closed(searcher: Searcher) -> None:
+    ended = []
+
+    def load() -> Any:
+        time.sleep(0.3)
+        engine = slot.load()
+        engine.close = lambda: ended.append(engine)
+        return engine
+
+    slot = searcher.semantic.models[0]
+    searcher.semantic.models[0] = replace(slot, load=load)
+    with pytest.raises(QueryError):
+        searcher.search("basil", filters=Filters(folder="nowhere"))
+    searcher.close()
+    assert len(ended) == 1

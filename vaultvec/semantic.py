@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class SemanticIndex:
 
     def close(self) -> None:
         """Release engines and stores."""
-        self._beside.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C it may still be loading a model
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        self._beside.shutdown(wait=not interrupted, cancel_futures=True)  # it may be loading a model, seconds long
         for engine in self._engines.values():
             engine.close()
         for store in self._stores.values():
