@@ -21,7 +21,7 @@ from vaultvec.boilerplate import find_boilerplate
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
 from vaultvec.errors import VaultError
-from vaultvec.index import choose_models, writer_lock
+from vaultvec.index import choose_models, exclusions_of, writer_lock
 from vaultvec.ledger import Ledger, ModelRow
 from vaultvec.memory import peak_rss_mb
 from vaultvec.models import L6, resolve
@@ -30,7 +30,7 @@ from vaultvec.notes import parse_note, read_bytes
 from vaultvec.reading import chunker_spec
 from vaultvec.settings import Settings
 from vaultvec.store import ChromaStore, discard
-from vaultvec.vault import load_exclusions, open_vault, walk
+from vaultvec.vault import open_vault, walk
 
 BATCH = 32
 
@@ -49,7 +49,7 @@ class ObsidianProcessor:
     def process_all_files(self, limit: int | None = None) -> IndexReport:
         """Every note, newest first, one after the other, from scratch."""
         started = time.perf_counter()
-        files = walk(self.vault, load_exclusions(self.vault, self.settings.exclude)).files
+        files = walk(self.vault, exclusions_of(self.settings, self.vault)).files
         model = choose_models(self.settings, self.vault, files).models[0]
         if model.kind != "transformer":
             self.notify(f"the baseline is sentence-transformers, which cannot run {model.name}; it uses {L6}")

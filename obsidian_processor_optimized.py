@@ -17,12 +17,12 @@ from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
 from vaultvec.embedding import Progress
 from vaultvec.errors import VaultError
-from vaultvec.index import choose_models
+from vaultvec.index import choose_models, exclusions_of
 from vaultvec.ledger import Ledger, content_hash
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.reading import chunker_spec, read_and_chunk
 from vaultvec.settings import Settings
-from vaultvec.vault import load_exclusions, open_vault, walk
+from vaultvec.vault import open_vault, walk
 
 
 class OptimizedObsidianProcessor:
@@ -51,7 +51,7 @@ class OptimizedObsidianProcessor:
 
     def files(self) -> list[NoteFile]:
         """The notes of the vault, newest first."""
-        return walk(self.vault, load_exclusions(self.vault, self.settings.exclude)).files
+        return walk(self.vault, exclusions_of(self.settings, self.vault)).files
 
     def _extract_chunks_from_file(self, file: NoteFile) -> tuple[list[Chunk], list[dict[str, Any]]]:
         """Chunks of one file and a metadata row for each. Raises VaultError when the file is no note."""

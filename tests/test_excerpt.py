@@ -22,6 +22,11 @@ def test_the_sentence_that_holds_the_words_is_shown(end: str, query: str) -> Non
     assert excerpt(LONG + end, query, 60) == f"… {end}"[:62]
 
 
+def test_words_that_say_nothing_choose_no_sentence() -> None:
+    text = "My tea is here. It is my day. " * 20 + "The archive goes to a rented box."
+    assert excerpt(text, "is my archive", 60) == "… The archive goes to a rented box."
+
+
 def test_the_beginning_is_shown_where_nothing_is_held_or_all_fits() -> None:
     assert excerpt(LONG, "unicorn", 60) == LONG[:60]
     assert excerpt(LONG, "", 60) == LONG[:60]

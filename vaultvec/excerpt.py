@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vaultvec.keywords import index_terms
+from vaultvec.keywords import index_terms, parse_query, shown
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
 SHARED_START = 6  # letters by which two forms of a word are taken for the same
@@ -12,7 +12,7 @@ SHARED_START = 6  # letters by which two forms of a word are taken for the same
 
 def excerpt(text: str, query: str, chars: int) -> str:
     """At most `chars` characters from the start of the best sentence on, with "… " before what does not begin the text."""
-    wanted = _terms(query)
+    wanted = _terms(" ".join(shown(term) for term in parse_query(query).terms))  # no words such as "my"
     starts = [0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() < len(text))]
     if not wanted or len(text) <= chars:
         return text[:chars]

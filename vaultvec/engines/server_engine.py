@@ -33,12 +33,12 @@ CHARACTER_BUDGET = 16_000  # characters a request: enough to hide HTTP, little e
 SAFE_CONTEXT = 2048  # tokens: Ollama's num_batch; a longer text is refused by some versions whatever the model takes
 UNKNOWN_CONTEXT = 512  # tokens, when neither the server nor the catalogue tells: what BERT models take
 CONNECT_SECONDS = 10.0
+OVERLOADED = (408, 409, 425, 429, 503)  # statuses that say: later
 LONGEST_WAIT = 60.0  # seconds that a Retry-After may ask for
 # Harmless text: if the server fails on it too, the fault is not in a note. Its vector tells models apart, and servers
 # that cut words otherwise: of one model, llama.cpp and infinity give the same vectors in English, not in Korean.
 PROBE = "A note about tea, née 차, written on 3 May. 정원에 대한 노트"
 # Words of servers that refuse a text for its length; those in the second row refuse it with a status of 500.
-OVERLOADED = (408, 409, 425, 429, 503)
 TOO_LONG = ("context", "too long", "length", "tokens", "too large")
 TOO_LONG_500 = ("too large to process", "larger than the max context")  # llama.cpp
 
@@ -69,7 +69,7 @@ class RequestRejected(Exception):
 def refusal(status: int, reason: str, wait: float | None = None) -> ServerBusy | RequestRejected:
     """What a status says: try again later, or not with these texts."""
     text = reason.lower()
-    again = status in (408, 409, 425, 429) or status >= 500
+    again = status in OVERLOADED or status >= 500
     if again and not any(words in text for words in TOO_LONG_500):
         return ServerBusy(reason, wait=wait, overloaded=status in OVERLOADED)
     return RequestRejected(reason)

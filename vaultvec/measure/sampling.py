@@ -12,12 +12,12 @@ from vaultvec.boilerplate import find_boilerplate
 from vaultvec.cores import usable_cores
 from vaultvec.engines import accelerator_present
 from vaultvec.errors import VaultError
-from vaultvec.index import choose_models, reader_of
+from vaultvec.index import choose_models, exclusions_of, reader_of
 from vaultvec.measure.results import Place, machine_name
 from vaultvec.models import ModelSpec
 from vaultvec.reading import chunker_spec, read_and_chunk
 from vaultvec.settings import Settings
-from vaultvec.vault import load_exclusions, open_vault, walk
+from vaultvec.vault import open_vault, walk
 
 SEED = 2026
 SHORT_SAMPLE = 400
@@ -40,7 +40,7 @@ def sample_vault(settings: Settings, vault: Path, count: int, seed: int = SEED) 
     Raises VaultError for a vault without two chunks, ModelError, SettingsError.
     """
     folder = open_vault(vault)
-    choice = choose_models(settings, folder, walk(folder, load_exclusions(folder, settings.exclude)).files)
+    choice = choose_models(settings, folder, walk(folder, exclusions_of(settings, folder)).files)
     position = _measured(choice.models)
     texts = sample_chunks(settings, folder, count, seed)
     reads = reader_of(choice.models[position], position)
@@ -54,7 +54,7 @@ def sample_vault(settings: Settings, vault: Path, count: int, seed: int = SEED) 
 def place_of(settings: Settings, vault: Path) -> Place:
     """This machine, this vault and the model that a benchmark of it would measure. Raises VaultError, ModelError."""
     folder = open_vault(vault)
-    choice = choose_models(settings, folder, walk(folder, load_exclusions(folder, settings.exclude)).files)
+    choice = choose_models(settings, folder, walk(folder, exclusions_of(settings, folder)).files)
     return place_with(settings, folder, choice.models[_measured(choice.models)])
 
 
@@ -71,7 +71,7 @@ def _measured(models: Sequence[ModelSpec]) -> int:
 def sample_chunks(settings: Settings, vault: Path, n: int, seed: int) -> list[str]:
     """`n` chunk texts of a vault, a seeded choice over all notes: what benchmarks embed. Fewer where the vault has
     fewer."""
-    files = list(walk(open_vault(vault), load_exclusions(vault, settings.exclude)).files)
+    files = list(walk(open_vault(vault), exclusions_of(settings, vault)).files)
     order = np.random.default_rng(seed).permutation(len(files))
     model = choose_models(settings, vault, files).models[0]
     chunker = chunker_spec(settings, model, find_boilerplate(files)).build()
