@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from chunk_laws import check_chunks
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from vaultvec.chunks import Chunker, ChunkLimits
 from vaultvec.datatypes import Chunk
 from vaultvec.engines import load_tokenizer
+from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.models import L6, resolve
 from vaultvec.notes import parse_note
 
@@ -93,6 +95,21 @@ def test_a_tail_too_small_for_a_chunk_joins_the_last_one() -> None:
     chunks = cut(sentences("word", 9) + "\n\nEnd.", minimum=16)
     assert "End." in chunks[-1].text
     assert len(chunks[-1].token_ids) > 16
+
+
+@pytest.mark.parametrize("prefix", ["passage: ", "passage:"])
+def test_a_tokenizer_that_makes_a_token_of_the_prefixs_last_space_sees_it_before_the_text(
+    tmp_path: Path, prefix: str
+) -> None:
+    pieces = ["<unk>", "\u2581", "\u2581passage", ":", "\u2581Basil", "Basil", "\u2581short", "short"]
+    raw = Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    raw.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()  # as transformers 5 writes XLM-R's: it alone looks at white space
+    raw.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = HfTokenizer(tmp_path / "tokenizer.json")
+    assert tokenizer.joinable
+    (chunk,) = Chunker(tokenizer, ChunkLimits(64, 16, 256), prefix).chunk(parse_note("Basil.md", b"short"))
+    assert chunk.token_ids.tolist() == tokenizer.encode([prefix + chunk.text])[0].tolist()
 
 
 @pytest.mark.parametrize("prefix", ["", "passage: "])

@@ -70,7 +70,10 @@ class Chunker:
         self.boilerplate = boilerplate
         self.limits = limits.clipped()
         self.document_prefix = document_prefix
-        self._prefix = tokenizer.encode_plain([document_prefix])[0] if document_prefix else _NO_IDS
+        # Without its last space, which belongs to the word after it: alone, some Unigram tokenizers make a token of it.
+        prefix = document_prefix.rstrip()
+        self._prefix = tokenizer.encode_plain([prefix])[0] if prefix else _NO_IDS
+        self._joinable = tokenizer.joinable and (not prefix or prefix != document_prefix)
         self._overhead = len(tokenizer.prefix_ids) + len(tokenizer.suffix_ids) + len(self._prefix)
 
     def chunk(self, note: Note) -> list[Chunk]:
@@ -126,7 +129,7 @@ class Chunker:
             body = group  # the context line was shortened, and does not say these headings
         body_text = "\n".join(unit.text for unit in body)
         text = f"{prefix}\n{body_text}" if prefix else body_text
-        if self.tokenizer.joinable:
+        if self._joinable:
             parts = [
                 self.tokenizer.prefix_ids,
                 self._prefix,
