@@ -1,11 +1,11 @@
 """How good the answers are: hit@1, hit@5, MRR@10 and nDCG@10 on the question sets in benchmarks/eval.
 
-    python -m benchmarks.evaluate [--vaults DIR] [--data DIR] [--sets NAME ...] [--no-plain]
+    python -m benchmarks.evaluate [--vaults DIR] [--data DIR] [--sets NAME ...] [--no-plain] [--model NAME]
 
 The product itself is measured: each vault is indexed as `main.py index` does it, each question goes through the searcher.
 Queries of another kind are made from the notes (known_items.py): people also type a title, a few words, part of a sentence.
 "plain" is the same model over chunks of 1,000 characters without title or heading, the usual way. The constants of search
-were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json.
+were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json, or evaluation-MODEL.json.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from benchmarks.environment import environment
 from benchmarks.known_items import known_items
 from vaultvec.datatypes import Note
 from vaultvec.errors import VaultvecError
+from vaultvec.models import resolve
 from vaultvec.notes import parse_note, read_bytes
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.search import MODES, Searcher
@@ -217,13 +218,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--no-plain", action="store_true", help="leave the plain chunks out: they are embedded every time"
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "evaluation.json")
+    parser.add_argument("--model", metavar="NAME", default="auto", help="as EMBEDDING_MODEL in config.py (auto)")
+    parser.add_argument("--out", type=Path, help="where the figures go (benchmarks/results/evaluation[-MODEL].json)")
     args = parser.parse_args(argv)
     head = environment()  # before the work: the load that was there, the commit that was checked out
     tables: dict[str, dict[str, dict[str, Quality]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         data = str(args.data or temporary)
         settings = load_settings(ROOT / "config.py", {**os.environ, "VAULTVEC_DATA": data})
+        settings = replace(settings, embedding_model=args.model)
         for name in args.sets:
             vault = _vault(name, args.vaults)
             if vault is None:
@@ -237,8 +240,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         {"set": name, "split": split, "way": way, **{key: round(getattr(q, key), 4) for key in Quality.__slots__}}
         for name, table in tables.items() for split, ways in table.items() for way, q in ways.items()
     ]  # fmt: skip
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"environment": head, "results": rows}, indent=1) + "\n", encoding="utf-8")
+    model = "auto" if args.model == "auto" else resolve(args.model).slug
+    suffix = "" if model == "auto" else f"-{model}"
+    out = args.out or ROOT / "benchmarks" / "results" / f"evaluation{suffix}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    document = {"environment": head, "model": model, "results": rows}
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -13,6 +13,7 @@ from benchmarks import evaluate
 from benchmarks.evaluate import SPLITS, VAULTS, Quality, load_questions, markdown, quality, spoilt
 from benchmarks.known_items import known_items
 from vaultvec.datatypes import Note
+from vaultvec.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,10 +60,20 @@ def test_the_table_has_the_report_half_first() -> None:
 def test_a_result_file_says_what_it_was_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Quality(1.0, 1.0, 1.0, 1.0)
     ways = dict.fromkeys(("keyword", "semantic", "hybrid"), good)
-    monkeypatch.setattr(evaluate, "evaluate", lambda name, *_: {name: dict.fromkeys(SPLITS, ways)})
-    out = tmp_path / "evaluation.json"
-    assert evaluate.main(["--sets", "sample_en", "--data", str(tmp_path), "--out", str(out)]) == 0
+    asked: list[str] = []
+
+    def made(name: str, _: Path, settings: Settings, __: bool) -> dict[str, object]:
+        asked.append(settings.embedding_model)
+        return {name: dict.fromkeys(SPLITS, ways)}
+
+    monkeypatch.setattr(evaluate, "evaluate", made)
+    monkeypatch.setattr(evaluate, "ROOT", tmp_path)
+    (tmp_path / "config.py").write_text("")
+    (tmp_path / "sample_vault").mkdir()
+    assert evaluate.main(["--sets", "sample_en", "--data", str(tmp_path), "--model", "BAAI/bge-m3"]) == 0
+    out = tmp_path / "benchmarks" / "results" / "evaluation-bge-m3.json"
     found = json.loads(out.read_text(encoding="utf-8"))
+    assert (asked, found["model"]) == (["BAAI/bge-m3"], "bge-m3")
     assert {"commit", "date", "cpu", "cores", "versions"} <= set(found["environment"])
     assert len(found["results"]) == 6
 
