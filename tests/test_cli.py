@@ -191,6 +191,31 @@ def test_bad_input_is_one_clear_line(
     assert len(captured.err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["search", "x", "-k", "abc"], "-k: 'abc' is no whole number from 1 on"),
+        (["index", "--limit", "1.5"], "--limit: '1.5' is no whole number"),
+        (["links", "--min-score", "nan"], "--min-score: 'nan' is no number"),
+        (["watch", "--debounce", "soon"], "--debounce: 'soon' is no number"),
+        (["search", "how", "to", "prune"], "between quotes"),
+    ],
+    ids=lambda row: " ".join(row) if isinstance(row, list) else "",
+)
+def test_wrong_usage_is_told_in_the_users_words(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        main.main(arguments)
+    assert error.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_more_results_than_sqlite_can_count(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["search", "backups", "-k", "9" * 30, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) > 10
+
+
 def test_an_empty_vault_is_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command(data, "index", vault=tmp_path / "empty")

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
+from typing import NoReturn
 
 Add = Callable[[str, str], argparse.ArgumentParser]
+MOST = 10**9  # notes or results that can be asked for; SQLite counts no further than 2**63
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is most likely meant by arguments that nobody asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            message += "; several words go between quotes, and what begins with - comes last, after --"
+        super().error(message)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parses to `command` (None without one), `vault`, and what the command takes."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="main.py", description="Turn an Obsidian vault into a search index, fast. Without a command: a menu."
     )
     vault = "the vault (else VAULTVEC_VAULT, else VAULT_PATH in config.py)"
     parser.add_argument("--vault", metavar="DIR", help=vault)
-    on_vault = argparse.ArgumentParser(add_help=False)
+    on_vault = _Parser(add_help=False)
     on_vault.add_argument("--vault", metavar="DIR", default=argparse.SUPPRESS, help=vault)  # keeps one said before it
-    with_json = argparse.ArgumentParser(add_help=False, parents=[on_vault])
+    with_json = _Parser(add_help=False, parents=[on_vault])
     with_json.add_argument("--json", action="store_true", help="one JSON document on stdout")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
 
@@ -56,7 +68,7 @@ def _add_search(add: Add) -> None:
     search.add_argument("--since", default="", metavar="DATE", help="only notes changed on or after 2026-01-31")
     search.add_argument("--until", default="", metavar="DATE", help="only notes changed on or before this day")
     search.add_argument("--exclude", action="append", default=[], metavar="WORD", help="no results with this word")
-    search.add_argument("--min-score", type=float, metavar="S", help="only results from this score on (0 to 1)")
+    search.add_argument("--min-score", type=_number, metavar="S", help="only results from this score on (0 to 1)")
     search.add_argument("--all-chunks", action="store_true", help="several rows a note")
     search.add_argument("--explain", action="store_true", help="what each half contributed")
     _add_formats(search)
@@ -70,7 +82,7 @@ def _add_neighbours(add: Add) -> None:
 
     links = add("links", "pairs of notes that are close but not linked to each other")
     links.add_argument("-k", type=_positive, default=20, metavar="N", help="how many pairs (20)")
-    links.add_argument("--min-score", type=float, default=0.6, metavar="S", help="lowest cosine (0.6)")
+    links.add_argument("--min-score", type=_number, default=0.6, metavar="S", help="lowest cosine (0.6)")
 
 
 def _add_rest(add: Add) -> None:
@@ -78,7 +90,7 @@ def _add_rest(add: Add) -> None:
     add("doctor", "find what is wrong, and say what mends it")
     watch = add("watch", "keep the index up to date until Ctrl-C")
     watch.set_defaults(json=False)
-    watch.add_argument("--debounce", type=float, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
+    watch.add_argument("--debounce", type=_number, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
     add("export", "write ids, paths, texts and vectors to a .npz file").add_argument("file", metavar="FILE.npz")
     add("rebuild", "make Chroma and the keyword index anew, without a model")
     add("models", "the models this program knows")
@@ -93,7 +105,20 @@ def _add_formats(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return min(number, MOST)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return number
