@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vaultvec.starting  # first: it watches over the other imports
+from vaultvec import advice
 from vaultvec.config_file import (
     Backup,
     ConfigText,
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     vaultvec.starting.listen()
     use_utf8()
     args = parser("config_optimizer.py", __doc__, ("1", "2", "3")).parse_args(argv)
+    advice.name_vault(args.vault)
     choices = {"1": show, "2": apply, "3": undo}
 
     def work() -> int:
@@ -135,7 +137,7 @@ def run(work: Callable[[], int], as_json: bool = False) -> int:
 
 def say(text: str) -> None:
     """A line for the person, not for the pipe."""
-    print(text, file=sys.stderr, flush=True)
+    print(advice.with_vault(text), file=sys.stderr, flush=True)
 
 
 def ask(question: str) -> str | None:
@@ -259,7 +261,7 @@ def finish(args: argparse.Namespace, result: Mapping[str, Any], text: str, code:
     """The outcome, for people or for programs."""
     if args.json:
         print(json.dumps(result, indent=1, ensure_ascii=False))
-    (say if args.json or code else print)(text)
+    (say if args.json or code else print)(advice.with_vault(text))
     return code
 
 

@@ -7,12 +7,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import vaultvec.starting  # first: it watches over the other imports
-from vaultvec import console
+from vaultvec import advice, console
 from vaultvec.arguments import build_parser
 from vaultvec.errors import SettingsError, VaultError, VaultvecError
 from vaultvec.settings import Settings, load_settings
@@ -127,7 +128,10 @@ def run_doctor(settings: Settings, args: argparse.Namespace) -> int:
     """doctor: what is wrong, and the command that mends it."""
     from vaultvec.doctor import examine
 
-    findings = examine(settings, settings.vault_path, CONFIG)
+    findings = [
+        replace(finding, text=advice.with_vault(finding.text))
+        for finding in examine(settings, settings.vault_path, CONFIG)
+    ]
     if args.json:
         console.print_json([finding.as_dict() for finding in findings])
     else:
@@ -190,7 +194,10 @@ def run_guide(settings: Settings, args: argparse.Namespace) -> int:
     """guide: the guide's three phases as a checklist for this machine."""
     from vaultvec.phases import checklist
 
-    rows = checklist(settings, CONFIG)
+    rows = [
+        replace(row, measured=advice.with_vault(row.measured), todo=advice.with_vault(row.todo))
+        for row in checklist(settings, CONFIG)
+    ]
     if args.json:
         console.print_json([row.as_dict() for row in rows])
     else:
@@ -235,6 +242,7 @@ def menu(parser: argparse.ArgumentParser, vault: str | None = None) -> int:
                 console.say(f"{choice!r} is not on the menu; type a number from 0 to 6")
                 continue
             vault = vault or _ask_vault()
+            advice.name_vault(vault)
             code = guarded(partial(_ENTRIES[choice], parser, vault))
         except EOFError:
             return code
@@ -300,6 +308,7 @@ _ENTRIES: dict[str, Callable[[argparse.ArgumentParser, str], int]] = {
 def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     """One command."""
     args = parser.parse_args(argv)
+    advice.name_vault(args.vault)
     if args.command is None:
         return menu(parser, args.vault)
     if getattr(args, "json", False) and hasattr(args, "format"):

@@ -216,6 +216,21 @@ def test_more_results_than_sqlite_can_count(cli: None, capsys: pytest.CaptureFix
     assert len(json.loads(capsys.readouterr().out)) > 10
 
 
+def test_a_command_that_is_advised_names_the_vault_it_was_asked_about(
+    cli: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vault = tmp_path / "my $notes"
+    vault.mkdir()
+    (vault / "note.md").write_text("text", encoding="utf-8")
+    assert main.main(["export", "vectors.txt", "--vault", str(vault)]) == 1
+    assert f"python main.py export --vault '{vault}' vectors.npz" in capsys.readouterr().err
+    assert main.main(["guide", "--vault", str(vault), "--json"]) == 0
+    steps = {step["todo"] for step in json.loads(capsys.readouterr().out)}
+    assert f"python main.py index --vault '{vault}'" in steps | {step.removesuffix(" --baseline") for step in steps}
+    assert main.main(["export", "vectors.txt"]) == 1
+    assert "python main.py export vectors.npz" in capsys.readouterr().err, "the environment names it already"
+
+
 def test_an_empty_vault_is_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = command(data, "index", vault=tmp_path / "empty")

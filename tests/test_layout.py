@@ -16,7 +16,7 @@ PACKAGE = ROOT / "vaultvec"
 
 # The way of the data. A module may import those on lines above its own, never one below; one line's modules may know each other.
 ORDER = """
-errors
+errors advice
 memory streams cores starting
 datatypes
 batching

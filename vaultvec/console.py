@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from vaultvec.advice import with_vault
 from vaultvec.datatypes import IndexReport, SearchResult
 from vaultvec.embedding import Progress as Moment
 from vaultvec.excerpt import excerpt
@@ -42,12 +43,12 @@ def plain(text: str) -> str:
 
 def say(line: str) -> None:
     """A remark for the person, on stderr."""
-    err.print(Text(plain(line)))
+    err.print(Text(plain(with_vault(line))))
 
 
 def complain(line: str) -> None:
     """An error: one line on stderr."""
-    err.print(Text(plain(" ".join(line.split())), style="red"), soft_wrap=True)
+    err.print(Text(plain(with_vault(" ".join(line.split()))), style="red"), soft_wrap=True)
 
 
 def print_json(value: Any, stream: TextIO | None = None) -> None:

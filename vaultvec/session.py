@@ -73,7 +73,7 @@ def coverage_remark(searcher: Searcher) -> str:
     counts = searcher.ledger.counts()
     return (
         f"{counts.embedded:,} of {counts.chunks:,} chunks are embedded so far; the others are found by their words. "
-        f'To finish: python main.py index --vault "{searcher.ledger.meta("vault")}"'
+        "To finish: python main.py index"
     )
 
 
