@@ -158,11 +158,15 @@ def run_export(settings: Settings, args: argparse.Namespace) -> int:
         raise VaultvecError(f"{target.name} does not end in .npz; write for example: python main.py export vectors.npz")
     if target.resolve().is_relative_to(vault_root(_vault(settings).expanduser().resolve())[0]):
         raise VaultvecError(f"{target} lies in the vault, where nothing is ever written; choose another folder")
-    count = export(settings, _vault(settings), target)
+    done = export(settings, _vault(settings), target, args.model)
+    if done.pending:
+        console.say(f"{done.pending:,} texts wait to be embedded and are not in it; run: python main.py index")
+    for name in done.others:
+        console.say(f"the index also has vectors of {name}; for those: --model {name.rpartition('/')[2]}")
     if args.json:
-        console.print_json({"file": str(target), "vectors": count})
+        console.print_json({"file": str(target), "vectors": done.vectors, "model": done.model})
     else:
-        console.out.print(f"{count:,} vectors written to {target}", markup=False)
+        console.out.print(f"{done.vectors:,} vectors of {done.model} written to {target}", markup=False)
     return 0
 
 

@@ -144,6 +144,14 @@ def test_export(cli: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         assert found["vectors"].shape == (n, 512)
         assert found["vectors"].dtype == np.float32
         assert np.allclose(np.linalg.norm(found["vectors"], axis=1), 1.0, atol=1e-5)
+    assert "--model all-MiniLM-L6-v2" in capsys.readouterr().err, "the second model is not kept quiet"
+    assert main.main(["export", str(tmp_path / "second.npz"), "--model", "all-MiniLM-L6-v2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    with np.load(tmp_path / "second.npz") as found:
+        assert found["vectors"].shape == (len(found["ids"]), 384)
+        assert 0 < len(found["ids"]) < n, "the notes that it reads"
+    assert main.main(["export", str(tmp_path / "none.npz"), "--model", "bge-m3"]) == 1
+    assert "--model takes universal" in capsys.readouterr().err
     assert main.main(["export", str(SAMPLE / "out.npz")]) == 1
     assert not (SAMPLE / "out.npz").exists()
 

@@ -407,7 +407,7 @@ def test_an_export_is_not_blown_up_by_one_long_text(tmp_path: Path) -> None:
 def test_an_export_is_a_plain_numpy_file(tmp_path: Path) -> None:
     vault, settings = put(tmp_path / "vault", a=ENGLISH, b="", c=KOREAN), fake_settings(tmp_path / "data")
     index(settings, vault)
-    n = export(settings, vault, tmp_path / "out.npz")
+    n = export(settings, vault, tmp_path / "out.npz").vectors
     with np.load(tmp_path / "out.npz") as arrays:
         shapes = {name: arrays[name].shape for name in arrays}
         assert shapes == {"ids": (n,), "paths": (n,), "texts": (n,), "vectors": (n, 384)}

@@ -91,7 +91,14 @@ def _add_rest(add: Add) -> None:
     watch = add("watch", "keep the index up to date until Ctrl-C")
     watch.set_defaults(json=False)
     watch.add_argument("--debounce", type=_number, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
-    add("export", "write ids, paths, texts and vectors to a .npz file").add_argument("file", metavar="FILE.npz")
+    export = add("export", "write ids, paths, texts and vectors to a .npz file")
+    export.add_argument("file", metavar="FILE.npz")
+    export.add_argument(
+        "--model",
+        default="",
+        metavar="NAME",
+        help="whose vectors, of an index with two (the one that reads every note)",
+    )
     add("rebuild", "make Chroma and the keyword index anew, without a model")
     add("models", "the models this program knows")
     add("guide", "the guide's three phases, as a checklist for this machine")

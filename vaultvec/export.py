@@ -4,28 +4,51 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vaultvec.errors import LedgerError
+from vaultvec.errors import LedgerError, QueryError
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
+from vaultvec.models import resolve
 from vaultvec.settings import Settings
 
 BLOCK = 1000  # texts in memory at once, each as long as the longest
 
 
-def export(settings: Settings, vault: Path, target: Path) -> int:
-    """Write `ids`, `paths`, `texts`, `vectors` float32 (n, dim) to a .npz file. Returns n. Raises LedgerError."""
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written: how many vectors of which model; and what the file does not hold."""
+
+    vectors: int
+    model: str
+    others: tuple[str, ...]  # the index's other models
+    pending: int  # texts that the model has not embedded yet
+
+
+def export(settings: Settings, vault: Path, target: Path, model: str = "") -> Exported:
+    """Write `ids`, `paths`, `texts`, `vectors` float32 (n, dim) to a .npz file.
+
+    The vectors are those of one `model`, by default of the one that reads every note. Raises LedgerError for an empty
+    index and a file that cannot be written, QueryError for a model that the index does not have.
+    """
     folder = current_index(settings, vault)
     with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
         models = ledger.models()
         if not models:
             raise LedgerError(f"the index of {vault} holds nothing yet; run: python main.py index")
-        number, _, _, dim = models[0]
+        wanted = model or models[0][2]
+        names = [name for _, _, name, _ in models]
+        if wanted not in names:
+            wanted = resolve(wanted).name  # without its organisation, say
+        if wanted not in names:
+            raise QueryError(f"the index has no vectors of {wanted}; --model takes {' or '.join(names)}")
+        number, _, _, dim = models[names.index(wanted)]
         ids, paths, texts, vectors = export_rows(ledger, number, dim)
+        pending = int(ledger.db.execute("SELECT count(*) FROM pending WHERE model = ?", (number,)).fetchone()[0])
     temporary = target.with_name(target.name + ".tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as file:
@@ -38,7 +61,7 @@ def export(settings: Settings, vault: Path, target: Path) -> int:
         raise LedgerError(f"{target} cannot be written ({error.strerror}); choose another file") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return len(ids)
+    return Exported(len(ids), wanted, tuple(name for name in names if name != wanted), pending)
 
 
 def _write_texts(file: zipfile.ZipFile, name: str, texts: Sequence[str]) -> None:
