@@ -90,10 +90,12 @@ def test_a_note_that_holds_the_words_together_comes_before_one_that_repeats_one_
         assert paths(search, "umbrella", "semantic")[0] == "one.md"
         assert paths(search, "umbrella river")[0] == paths(search, "umbrella river", "keyword")[0] == "both.md"
         whole = search.search("tea with an umbrella", explain=True).results[0]
-        assert (whole.path, whole.explain["keyword_bonus"]) == ("both.md", 0.7)
+        assert (whole.path, whole.explain["keyword_bonus_part"]) == ("both.md", 0.7)
         part = search.search("tea umbrella", explain=True).results[0]
-        assert (part.path, part.explain["keyword_bonus"]) == ("both.md", 0.5)
-        assert {row.explain["keyword_bonus"] for row in search.search("umbrella", 2, explain=True).results} == {0.3}
+        assert (part.path, part.explain["keyword_bonus_part"]) == ("both.md", 0.5)
+        assert {row.explain["keyword_bonus_part"] for row in search.search("umbrella", 2, explain=True).results} == {
+            0.3
+        }
         assert "umbrella" in search.search("umbrella").results[1].text
     finally:
         search.close()
@@ -106,9 +108,9 @@ def test_a_note_called_as_the_query_says_comes_first(tmp_path: Path) -> None:
     search = made.searcher()
     try:
         named, other = search.search("canvas", explain=True).results
-        assert (named.path, named.explain["keyword_bonus"]) == ("Canvas.md", 0.9)
-        assert (other.path, other.explain["keyword_bonus"]) == ("Cards.md", 0.3)
-        assert search.search("leinwand", explain=True).results[0].explain["keyword_bonus"] == 0.9
+        assert (named.path, named.explain["keyword_bonus_part"]) == ("Canvas.md", 0.9)
+        assert (other.path, other.explain["keyword_bonus_part"]) == ("Cards.md", 0.3)
+        assert search.search("leinwand", explain=True).results[0].explain["keyword_bonus_part"] == 0.9
     finally:
         search.close()
 
@@ -172,7 +174,7 @@ def test_a_korean_word_that_is_nowhere_is_not_held_by_a_part_of_it(tmp_path: Pat
     made.put("글.md", "늘 푸른 글")
     search = made.searcher()
     try:
-        bonus = {row.path: row.explain["keyword_bonus"] for row in search.search("에버그린", explain=True).results}
+        bonus = {row.path: row.explain["keyword_bonus_part"] for row in search.search("에버그린", explain=True).results}
         assert bonus["버그.md"] < 0.01
     finally:
         search.close()
@@ -368,9 +370,39 @@ def test_explain_tells_each_half(searcher: Searcher) -> None:
     assert row.path == "Garden/Roses.md"
     assert row.explain["model-0_rank"] == row.explain["keyword_rank"] == 1
     assert row.explain["keyword_weight"] == 0.3
-    assert row.explain["keyword_bonus"] == 0.7  # both words, as they stand
+    assert row.explain["keyword_bonus_part"] == 0.7  # both words, as they stand
     assert 0 < row.explain["keyword_score"] <= 1
     assert not searcher.search("prune roses").results[0].explain
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "semantic", "keyword"])
+@pytest.mark.parametrize("per_note", [True, False])
+@pytest.mark.parametrize("query", ["prune roses", "basil in the garden", "prune trees", "roses"])
+def test_the_explained_parts_add_up_to_the_score(searcher: Searcher, query: str, per_note: bool, mode: str) -> None:
+    results = searcher.search(query, 5, mode, per_note=per_note, explain=True).results
+    assert results
+    for row in results:
+        points, most = row.explain["points"], row.explain["most"]
+        parts = [value for key, value in row.explain.items() if key.endswith("_part")]
+        assert sum(parts) == pytest.approx(points, abs=1e-5)
+        earned = max(0.0, points)
+        assert earned * (most + 1) / (most * (earned + 1)) == pytest.approx(row.score, abs=1e-5)
+
+
+def test_the_parts_add_up_with_two_models_and_notes_of_many_chunks(tmp_path: Path) -> None:
+    index = MadeIndex(tmp_path, [("ko", "en", "de"), ("en",)])
+    index.put("a.md", "basil in the garden", "roses and basil", "prune the roses")
+    index.put("b.md", "바질 화분", models=[0])
+    index.put("c.md", "basil", models=[0])
+    searcher = index.searcher()
+    for row in searcher.search("basil in the garden", explain=True).results:
+        points, most = row.explain["points"], row.explain["most"]
+        assert sum(value for key, value in row.explain.items() if key.endswith("_part")) == pytest.approx(
+            points, abs=1e-5
+        )
+        earned = max(0.0, points)
+        assert earned * (most + 1) / (most * (earned + 1)) == pytest.approx(row.score, abs=1e-5)
+    searcher.close()
 
 
 # ── links to Obsidian ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -70,7 +70,7 @@ def _add_search(add: Add) -> None:
     search.add_argument("--exclude", action="append", default=[], metavar="WORD", help="no results with this word")
     search.add_argument("--min-score", type=_number, metavar="S", help="only results from this score on (0 to 1)")
     search.add_argument("--all-chunks", action="store_true", help="several rows a note")
-    search.add_argument("--explain", action="store_true", help="what each half contributed")
+    search.add_argument("--explain", action="store_true", help="what the score is made of")
     _add_formats(search)
 
 

@@ -215,7 +215,22 @@ def _print_csv(results: Sequence[SearchResult]) -> None:
 
 
 def _explained(row: SearchResult) -> str:
-    return ", ".join(f"{key} {value}" for key, value in row.explain.items())
+    """The parts that add up to the points, how the score comes of those, then what each half said."""
+    parts = {key: value for key, value in row.explain.items() if key.endswith("_part")}
+    rest = {key: value for key, value in row.explain.items() if key not in (*parts, "points", "most")}
+    if not parts:
+        return ""  # a query without a word
+    total = " ".join(
+        f"{'-' if value < 0 else '+'} {key.removesuffix('_part')} {abs(value):.4f}"
+        for key, value in parts.items()
+        if value
+    ).removeprefix("+ ")
+    points, most = row.explain["points"], row.explain["most"]
+    earned = max(0.0, points)
+    return (
+        f"score {row.score:.4f} = {earned:.4f} × {most + 1:.1f} / ({most:.1f} × {earned + 1:.4f}); "
+        f"points {points:.4f} = {total or 0} ({', '.join(f'{key} {value}' for key, value in rest.items())})"
+    )
 
 
 def _cell(text: str) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]  # (m,), one for each candidate; nan where a half knows nothing of it
 Marks = NDArray[np.bool_]  # (m,)
+Explanation = dict[str, float | int]  # see `explained`
 
 KEYWORD_WEIGHT = 0.3  # against 1 for the models
 KEYWORD_WEIGHT_CJK = 1.0  # a query of bigrams is matched in small part only, and the bundled model is weaker there
@@ -116,12 +117,68 @@ def fuse(
     """
     best, points = _points(candidates, models, keyword, per_note)
     order = np.lexsort((candidates.rows[best], -points))
-    most = (1.0 if models else 0.0) + _weight(models, keyword)
-    if keyword and keyword.bonus is not None:
-        most += TOGETHER_BONUS + PHRASE_BONUS + NAME_BONUS + TITLE_BONUS
+    most = _most(models, keyword)
     earned = np.clip(points.astype(np.float64), 0.0, most)  # in float32 two neighbours could change places
     scores = earned * (most + 1) / (most * (earned + 1)) if most else earned
     return [(float(min(1.0, scores[i])), int(best[i])) for i in order]
+
+
+def explained(
+    candidates: Candidates, models: Sequence[Half], keyword: Half | None, per_note: bool, position: int
+) -> Explanation:
+    """What makes the score of one result: every "…_part" of its points, their sum "points", and "most", what there can be.
+
+    With points below 0 counted as 0, the score is points (most + 1) / most (points + 1). Beside it, of each half that found
+    the note (or the chunk): the best raw score of its chunks, its rank among all, and the half's weight.
+    """
+    found: Explanation = {}
+    owners = candidates.notes if per_note else np.arange(len(candidates.rows))
+    members = owners == owners[position]
+    for half in [*models, *([keyword] if keyword else [])]:
+        known = ~np.isnan(half.raw)
+        if np.any(known & members):
+            best = float(np.nanmax(half.raw[members]))
+            better = np.unique(owners[known & (np.nan_to_num(half.raw, nan=-2.0) > best)])
+            found[f"{half.name}_rank"] = len(better) + 1
+            found[f"{half.name}_score"] = round(best, 4)
+        found[f"{half.name}_weight"] = half.weight
+    counted = np.flatnonzero(members)
+    parts = _meaning_parts(candidates, models, per_note, counted) | _word_parts(models, keyword, counted)
+    if models and per_note:
+        parts["size"] = -SIZE_PENALTY * math.log(max(1, int(candidates.siblings[position])))
+    found |= {f"{name}_part": round(part, 6) for name, part in parts.items()}
+    return found | {"points": round(sum(parts.values()), 6), "most": round(_most(models, keyword), 6)}
+
+
+def _meaning_parts(
+    candidates: Candidates, models: Sequence[Half], per_note: bool, counted: NDArray[np.int64]
+) -> dict[str, float]:
+    """The models' parts, on the one of the `counted` chunks where they are highest."""
+    if not models:
+        return {}
+    chunk = counted[np.argmax(_meaning(candidates, models, per_note)[counted])]
+    scores = {half.name: float(half.scores[chunk]) for half in models if not math.isnan(half.scores[chunk])}
+    if models[0].name in scores:
+        whole = sum(half.weight for half in models)
+        parts = {half.name: scores[half.name] * half.weight / whole for half in models if half.name in scores}
+    else:
+        parts = {name: ONLY_SECOND_WEIGHT * score for name, score in scores.items() if score == max(scores.values())}
+    parts["script"] = -OTHER_SCRIPT_PENALTY * bool(candidates.foreign[chunk])
+    if per_note:
+        parts["opening"] = OPENING_BONUS * bool(candidates.opens[chunk])
+    return parts
+
+
+def _word_parts(models: Sequence[Half], keyword: Half | None, counted: NDArray[np.int64]) -> dict[str, float]:
+    """The keyword half's parts, on the one of the `counted` chunks where they are highest."""
+    if keyword is None:
+        return {}
+    chunk = counted[np.argmax(_words(models, keyword)[counted])]
+    bonus = 0.0 if keyword.bonus is None else float(keyword.bonus[chunk])
+    return {
+        "keyword": float(np.nan_to_num(keyword.scores[chunk])) * _weight(models, keyword),
+        "keyword_bonus": bonus,
+    }
 
 
 def contenders(
@@ -143,6 +200,14 @@ def contenders(
     return np.isin(candidates.notes, candidates.notes[able]) if per_note else found
 
 
+def _most(models: Sequence[Half], keyword: Half | None) -> float:
+    """The points there can be."""
+    most = (1.0 if models else 0.0) + _weight(models, keyword)
+    if keyword and keyword.bonus is not None:
+        most += TOGETHER_BONUS + PHRASE_BONUS + NAME_BONUS + TITLE_BONUS
+    return most
+
+
 def _weight(models: Sequence[Half], keyword: Half | None) -> float:
     """Of the keyword half, against 1 for the models together."""
     return (keyword.weight if models else 1.0) if keyword else 0.0
@@ -153,15 +218,8 @@ def _points(
 ) -> tuple[NDArray[np.int64], Scores]:
     """(positions: each note's best chunk, or every chunk; their points)."""
     m = len(candidates.rows)
-    meaning: Scores = semantic_scores(models) if models else np.zeros(m, np.float32)
-    words: Scores = np.nan_to_num(keyword.scores) if keyword else np.zeros(m, np.float32)
-    if models:
-        meaning = meaning - np.float32(OTHER_SCRIPT_PENALTY) * candidates.foreign.astype(np.float32)
-    if models and per_note:
-        meaning = meaning + np.float32(OPENING_BONUS) * candidates.opens.astype(np.float32)
-    words = words * np.float32(_weight(models, keyword))
-    if keyword and keyword.bonus is not None:
-        words = words + keyword.bonus
+    meaning = _meaning(candidates, models, per_note) if models else np.zeros(m, np.float32)
+    words = _words(models, keyword) if keyword else np.zeros(m, np.float32)
     both = meaning + words
     if not per_note:
         return np.arange(m), both
@@ -170,6 +228,20 @@ def _points(
         penalty: Scores = (SIZE_PENALTY * np.log(np.maximum(1, candidates.siblings[best]))).astype(np.float32)
         points = points - penalty
     return best, points
+
+
+def _meaning(candidates: Candidates, models: Sequence[Half], per_note: bool) -> Scores:
+    """The models' points for each chunk."""
+    points = semantic_scores(models) - np.float32(OTHER_SCRIPT_PENALTY) * candidates.foreign.astype(np.float32)
+    if per_note:
+        points = points + np.float32(OPENING_BONUS) * candidates.opens.astype(np.float32)
+    return points
+
+
+def _words(models: Sequence[Half], keyword: Half) -> Scores:
+    """The keyword half's points for each chunk."""
+    points: Scores = np.nan_to_num(keyword.scores) * np.float32(_weight(models, keyword))
+    return points if keyword.bonus is None else points + keyword.bonus
 
 
 def _by_note(

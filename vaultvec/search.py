@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,17 @@ from numpy.typing import NDArray
 from vaultvec.datatypes import SearchResult, Vectors
 from vaultvec.errors import QueryError
 from vaultvec.filters import Filters, passing_notes
-from vaultvec.fusion import SECOND_MODEL_WEIGHT, Candidates, Half, calibrated, contenders, fuse, keyword_weight
+from vaultvec.fusion import (
+    SECOND_MODEL_WEIGHT,
+    Candidates,
+    Explanation,
+    Half,
+    calibrated,
+    contenders,
+    explained,
+    fuse,
+    keyword_weight,
+)
 from vaultvec.keywords import MAX_QUERY_TERMS, KeywordQuery, parse_query
 from vaultvec.languages import language_of, script_of
 from vaultvec.ledger import Ledger
@@ -107,8 +118,8 @@ class Searcher:
                 able = contenders(candidates, models, keyword, per_note, k + SPARE)
                 candidates.foreign[able] = self._foreign(candidates.rows[able], parsed.text)
             fused = fuse(candidates, models, keyword, per_note)
-            explained = [*models, *([keyword] if keyword else [])] if explain else []
-            results = self._results(fused, candidates, explained, k, filters.min_score, remarks)
+            parts = partial(explained, candidates, models, keyword, per_note) if explain else None
+            results = self._results(fused, candidates, parts, k, filters.min_score, remarks)
         return Answer(results, tuple(remarks))
 
     def _refresh(self) -> None:
@@ -206,7 +217,7 @@ class Searcher:
         self,
         fused: list[tuple[float, int]],
         candidates: Candidates,
-        explained: list[Half],
+        parts: Callable[[int], Explanation] | None,
         k: int,
         least: float | None,
         remarks: list[str],
@@ -214,13 +225,13 @@ class Searcher:
         if least is not None and fused and fused[0][0] < least:
             remarks.append(f"the best result scores {fused[0][0]:.3f}, less than the {least:g} asked for")
         rows = [
-            (score, int(candidates.rows[position]), _explain(position, candidates, explained))
+            (score, int(candidates.rows[position]), parts(position) if parts else {})
             for score, position in fused[: k + SPARE]
             if least is None or score >= least
         ]
         return self._shown(rows, k)
 
-    def _shown(self, rows: Sequence[tuple[float, int, dict[str, float | int]]], k: int) -> list[SearchResult]:
+    def _shown(self, rows: Sequence[tuple[float, int, Explanation]], k: int) -> list[SearchResult]:
         """The first `k` of (score, table row, explanation), without those whose text a writer has replaced meanwhile."""
         chunks = [int(self._table.ids[row]) for _, row, _ in rows]
         texts = passages(self.ledger, chunks)
@@ -290,20 +301,3 @@ def _checked(query: str, k: int, mode: str, exclude: Sequence[str]) -> KeywordQu
     if not parsed.text.strip():
         raise QueryError('the query is empty; write what you look for, e.g. python main.py search "how to prune roses"')
     return parsed
-
-
-def _explain(position: int, candidates: Candidates, halves: Sequence[Half]) -> dict[str, float | int]:
-    """Rank and score of a note's best chunk in each half that found one, the half's weight, the bonus for words together."""
-    details: dict[str, float | int] = {}
-    members = candidates.notes == candidates.notes[position]
-    for half in halves:
-        known = ~np.isnan(half.raw)
-        if np.any(known & members):
-            best = float(np.nanmax(half.raw[members]))
-            better = np.unique(candidates.notes[known & (np.nan_to_num(half.raw, nan=-2.0) > best)])
-            details[f"{half.name}_rank"] = len(better) + 1
-            details[f"{half.name}_score"] = round(best, 4)
-        details[f"{half.name}_weight"] = half.weight
-        if half.bonus is not None:
-            details[f"{half.name}_bonus"] = round(float(np.max(half.bonus[members])), 4)
-    return details
