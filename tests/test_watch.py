@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from fake_engine import FakeEngines, fake_settings
 
-from vaultvec.datatypes import Batch, Vectors
-from vaultvec.errors import SettingsError
+import vaultvec.watch as watching_module
+from vaultvec.datatypes import Batch, IndexReport, Vectors
+from vaultvec.errors import EngineError, SettingsError
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
 from vaultvec.pipeline import Hooks
@@ -114,6 +115,50 @@ def test_the_same_failure_is_told_once_and_tried_again_ever_more_rarely(tmp_path
         assert sum("holds no notes" in line for line in lines) == 1
         (vault / "b.md").write_text("second")
         wait_until(lambda: notes_of(settings, vault) == {"b.md"})
+
+
+def test_a_failure_that_lasts_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
+    vault.mkdir()
+    (vault / "a.md").write_text("first")
+    monkeypatch.setattr(watching_module, "LONGEST_RETRY", 0.5)
+    with watching(settings, vault, lines):
+        (vault / "a.md").unlink()
+        wait_until(lambda: sum("holds no notes" in line for line in lines) >= 3)
+
+
+def test_it_goes_on_when_the_data_folder_can_be_written_again(tmp_path: Path) -> None:
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
+    vault.mkdir()
+    (vault / "a.md").write_text("first")
+    with watching(settings, vault, lines):
+        indexes, aside = settings.data_dir / "vaults", tmp_path / "aside"
+        indexes.rename(aside)
+        indexes.write_text("a file where the folder was")
+        (vault / "b.md").write_text("second")
+        wait_until(lambda: any("cannot be written" in line for line in lines))
+        indexes.unlink()
+        aside.rename(indexes)
+        wait_until(lambda: any("up to date again" in line for line in lines))
+        assert notes_of(settings, vault) == {"a.md", "b.md"}
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), EngineError("the server is away")])
+def test_a_run_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
+    vault.mkdir()
+    (vault / "a.md").write_text("first")
+    with watching(settings, vault, lines):
+
+        def fail(*_: object, **__: object) -> IndexReport:
+            raise failure
+
+        with monkeypatch.context() as patch:
+            patch.setattr(watching_module, "index_vault", fail)
+            (vault / "b.md").write_text("second")
+            wait_until(lambda: any(failure.args[-1] in line for line in lines))
+        wait_until(lambda: any("up to date again" in line for line in lines))
+        assert notes_of(settings, vault) == {"a.md", "b.md"}
 
 
 def test_only_notes_and_folders_of_notes_concern_it(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vaultvec.embedding import Progress
-from vaultvec.errors import LockedError, SettingsError, VaultError, VaultvecError
+from vaultvec.errors import SettingsError, VaultvecError
 from vaultvec.index import exclusions_of
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
 from vaultvec.vault import NOTE_SUFFIXES, Exclusions, open_vault
 
-RETRY_SECONDS = 5.0  # after another process had the lock, or the vault was away
-LONGEST_RETRY = 60.0  # seconds; twice as long after each failure in a row, up to this
+RETRY_SECONDS = 5.0  # after a run that failed: another process had the lock, the vault was away, the disk was full
+LONGEST_RETRY = 60.0  # seconds; twice as long after each failure in a row, up to this; then it is told again
 APP_JSON = ".obsidian/app.json"  # holds the list of excluded files
 _FILE_ENDING = re.compile(r"\.(?=.*[A-Za-z])[A-Za-z0-9]{1,8}")  # of a file; "1. Projects" and "v1.2" are folders
 
@@ -37,8 +37,8 @@ def watch(
 ) -> None:
     """Index once, then after each change, `debounce` seconds after the last of a burst. Returns when `stop` is set.
 
-    What goes wrong in one run is told, and watching goes on; a run that found the index locked or the vault away is
-    tried again. Raises VaultError when the vault is not there to begin with, SettingsError for a debounce that cannot
+    What goes wrong in one run is told, and watching goes on: the run is tried again until it succeeds, which is told
+    too. Raises VaultError when the vault is not there to begin with, SettingsError for a debounce that cannot
     be.
     """
     if not 0.05 <= debounce <= 3600:
@@ -60,7 +60,7 @@ def watch(
 
 
 class _Runs:
-    """One run after another. One that found the index locked or the vault away is due again, ever more rarely."""
+    """One run after another. One that failed is due again, ever more rarely."""
 
     def __init__(self, settings: Settings, vault: Path, hooks: Hooks, retry_s: float) -> None:
         self._settings = settings
@@ -70,24 +70,24 @@ class _Runs:
         self._failures = 0
         self._next = 0.0
         self._told = ""
+        self._told_at = 0.0
 
     def due(self) -> bool:
         """Whether the last run failed, long enough ago."""
         return self._failures > 0 and time.monotonic() >= self._next
 
     def run(self) -> None:
-        """One run, told in a line; the same failure again is not told again."""
+        """One run, told in a line; the same failure in a row is told once a minute."""
         try:
             report = index_vault(self._settings, self._vault, hooks=self._hooks)
-        except (LockedError, VaultError) as error:
-            self._next = time.monotonic() + min(LONGEST_RETRY, self._retry_s * 2**self._failures)
-            self._failures += 1
-            self._tell(str(error))
-            return
         except VaultvecError as error:
-            self._failures = 0
-            self._tell(str(error))
+            self._fail(str(error))
             return
+        except OSError as error:
+            self._fail(f"the system refused something ({error}); run: python main.py doctor")
+            return
+        if self._failures:
+            self._hooks.notify("the index can be kept up to date again")
         self._failures, self._told = 0, ""
         if report.notes_indexed or report.notes_deleted or report.chunks_embedded:
             self._hooks.notify(
@@ -97,10 +97,13 @@ class _Runs:
         for path, reason in report.notes_failed[:5]:
             self._hooks.notify(f"not indexed: {reason if path in reason else f'{path}: {reason}'}")
 
-    def _tell(self, line: str) -> None:
-        if line != self._told:
+    def _fail(self, line: str) -> None:
+        now = time.monotonic()
+        self._next = now + min(LONGEST_RETRY, self._retry_s * 2 ** min(self._failures, 10))
+        self._failures += 1
+        if line != self._told or now - self._told_at >= LONGEST_RETRY:
             self._hooks.notify(line)
-        self._told = line
+            self._told, self._told_at = line, now
 
 
 def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.Event, retry_s: float) -> Iterator[bool]:
