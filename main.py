@@ -63,16 +63,20 @@ def run_index(settings: Settings, args: argparse.Namespace) -> int:
 def run_search(settings: Settings, args: argparse.Namespace) -> int:
     """search: answer one question."""
     from vaultvec.filters import parse_filters
+    from vaultvec.fitting import difference_line, excluded_line
     from vaultvec.session import coverage_remark, open_searcher
 
     filters = parse_filters(args.folder, args.tag, args.since, args.until, args.min_score)
-    searcher = open_searcher(settings, _vault(settings), console.say)
+    vault = _vault(settings)
+    searcher = open_searcher(settings, vault, console.say)
     try:
         answer = searcher.search(
             args.query, args.k, args.mode, filters,
             exclude=args.exclude, per_note=not args.all_chunks, explain=args.explain,
         )  # fmt: skip
-        remarks = [*answer.remarks, coverage_remark(searcher)]
+        paths = {row.path for row in answer.results}
+        remarks = [*answer.remarks, coverage_remark(searcher), difference_line(settings, vault, searcher.ledger)]
+        remarks.append(excluded_line(settings, vault, paths))
     finally:
         searcher.close()
     for remark in filter(None, remarks):

@@ -6,17 +6,24 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_engine import FakeEngines, fake_settings
 from made_vault import write_vault
 
 import main
-from vaultvec.doctor import examine
+from vaultvec.doctor import _fit, examine
+from vaultvec.fitting import differences
 from vaultvec.index import current_index, writer_lock
-from vaultvec.integrity import Finding
+from vaultvec.integrity import Finding, told
+from vaultvec.ledger import Ledger
+from vaultvec.models import L6, USE
 from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.session import read_status
 from vaultvec.settings import Settings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config.py"
@@ -114,6 +121,35 @@ def test_notes_in_another_language_than_the_models(patient: Patient) -> None:
     for path in list(patient.vault.rglob("*.md"))[:4]:
         path.write_text("겨울에는 도서관에서 책을 읽고 편지를 쓴다. " * 10, encoding="utf-8")
     assert 'EMBEDDING_MODEL = "auto"' in patient.wrong()["language"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"embedding_model": USE}, f"EMBEDDING_MODEL asks for {USE}, not {L6}"),
+        ({"chunk_tokens": 100}, "CHUNK_TOKENS 100"),
+        ({"min_chunk_tokens": 10}, "MIN_CHUNK_TOKENS 10"),
+        ({"precision": "int8"}, 'PRECISION is "int8", the vectors are full'),
+        ({"engine": "ollama", "embedding_model": L6}, 'ENGINE is "ollama", the vectors were made with "fake"'),
+        ({"exclude": ("*",)}, "8 of these 8 notes are left out now"),
+    ],
+)
+def test_an_index_that_does_not_fit_config_is_told(patient: Patient, changes: dict[str, Any], says: str) -> None:
+    settings = replace(patient.settings, **changes)
+    lines = [finding.text for finding in told("index", partial(_fit, settings, patient.vault))]
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert lines[0].endswith("run: python main.py index")
+    assert read_status(settings, patient.vault).remarks == lines
+    assert read_status(patient.settings, patient.vault).remarks == []
+    assert list(_fit(patient.settings, patient.vault)) == []
+
+
+def test_a_moved_model_folder_is_the_same_model(patient: Patient) -> None:
+    patient.change("UPDATE models SET name = '/old/place/mine'")
+    with Ledger(current_index(patient.settings, patient.vault) / "ledger.sqlite3", readonly=True) as ledger:
+        assert not differences(replace(patient.settings, embedding_model="/new/place/mine"), patient.vault, ledger)
+        assert differences(replace(patient.settings, embedding_model="/new/place/other"), patient.vault, ledger)
 
 
 def test_a_running_index_is_not_disturbed(patient: Patient) -> None:

@@ -35,7 +35,7 @@ ledger
 boilerplate lookup matrix names
 store
 index
-changes
+changes fitting
 reading writing
 writer_process embedding engine_loading
 pipeline

@@ -262,6 +262,8 @@ def print_status(status: Status) -> None:
     )
     for path, reason in status.failed:
         say(f"not embedded: {path}: {reason}")
+    for line in status.remarks:
+        say(line)
 
 
 def print_passage(row: SearchResult) -> None:

@@ -18,6 +18,7 @@ from vaultvec.config_file import read_text, read_values
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
+from vaultvec.fitting import difference_line, excluded_line
 from vaultvec.index import current_index, exclusions_of, language_warning, sample_texts, server_model, writer_lock
 from vaultvec.integrity import Finding, examine_index, told
 from vaultvec.ledger import Ledger
@@ -49,6 +50,7 @@ def examine(settings: Settings, vault: Path | None, config: Path, engines: Engin
         found.append(Finding("note", "vault", "none is set; add --vault DIR, or set VAULT_PATH in config.py"))
         return found
     found += told("vault", partial(_vault, settings, vault))
+    found += told("index", partial(_fit, settings, vault))
     found += told("index", partial(_index, settings, vault, engines))
     return found
 
@@ -257,6 +259,17 @@ def _language(settings: Settings, vault: Path, texts: list[str]) -> Iterator[Fin
         yield Finding("note", "language", f"nothing is known of the languages of {' + '.join(unknown)}")
     else:
         yield Finding("ok", "language", f"{' + '.join(model.name for model in models)} knows the notes' languages")
+
+
+def _fit(settings: Settings, vault: Path) -> Iterator[Finding]:
+    """Whether the index is the one that config.py asks for."""
+    try:
+        with Ledger(current_index(settings, vault) / "ledger.sqlite3", readonly=True) as ledger, ledger.errors_told():
+            lines = [difference_line(settings, vault, ledger), excluded_line(settings, vault, ledger.notes())]
+    except LedgerError:
+        return  # told by the check of the index
+    for line in filter(None, lines):
+        yield Finding("note", "index", line)
 
 
 def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Finding]:

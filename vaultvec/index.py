@@ -30,6 +30,7 @@ from vaultvec.notes import decode
 from vaultvec.settings import Settings
 from vaultvec.vault import Exclusions, load_exclusions, spread
 
+CHOICE = "choice.json"
 EXCLUDED = "excluded.json"
 SAMPLE_NOTES = 200  # notes read to find the vault's languages
 SAMPLE_BYTES = 4000  # of each
@@ -78,11 +79,15 @@ def precision_class(settings: Settings) -> str:
 def index_folder(settings: Settings, vault: Path, models: Sequence[ModelSpec]) -> IndexFolder:
     """The folder that an index with these models and chunk sizes belongs into."""
     server = settings.engine if settings.engine in SERVERS else ""
-    parts = [model.fingerprint(precision_class(settings)) for model in models]
-    parts += [server, str(settings.chunk_tokens), str(settings.min_chunk_tokens)]
-    digest = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:10]
+    digest = index_digest(settings, [model.fingerprint(precision_class(settings)) for model in models], server)
     name = "+".join(model.slug for model in models)
     return IndexFolder(settings.vault_dir(vault), f"{name}-{digest}", tuple(models))
+
+
+def index_digest(settings: Settings, fingerprints: Sequence[str], server: str) -> str:
+    """What ends an index's name: its models' vectors, the server that makes them ("" for none), and the chunk sizes."""
+    parts = [*fingerprints, server, str(settings.chunk_tokens), str(settings.min_chunk_tokens)]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:10]
 
 
 def current_index(settings: Settings, vault: Path) -> Path:
@@ -178,8 +183,8 @@ def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile], *,
     if settings.embedding_model != "auto":
         model = resolve(settings.embedding_model)
         return Choice((resolve_model(model, settings.models_dir),), f"config.py asks for {model.name}")
-    kept = settings.vault_dir(vault) / "choice.json"
-    names, reason, notes = _read_choice(kept)
+    kept = settings.vault_dir(vault) / CHOICE
+    names, reason, notes = read_choice(kept)
     if not names or again or len(files) >= 2 * notes:
         names, reason, spoken = _by_language(sample_texts(files))
         facts = {"models": names, "reason": reason, "notes": len(files) if spoken else 0}
@@ -200,7 +205,7 @@ def server_model(settings: Settings) -> str:
     )
 
 
-def _read_choice(path: Path) -> tuple[list[str], str, int]:
+def read_choice(path: Path) -> tuple[list[str], str, int]:
     """(models, why, how many notes the vault had then)."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from vaultvec import console
 from vaultvec.datatypes import SearchResult
 from vaultvec.errors import QueryError, VaultvecError
+from vaultvec.fitting import difference_line
 from vaultvec.search import MODES, Searcher
 from vaultvec.session import coverage_remark, open_searcher
 from vaultvec.settings import Settings
@@ -24,6 +25,8 @@ def search_loop(settings: Settings, vault: Path) -> int:
     """Ask until an empty line or the end of input. Returns an exit code."""
     searcher = open_searcher(settings, vault, console.say)
     try:
+        if line := difference_line(settings, vault, searcher.ledger):
+            console.say(line)
         console.say(HELP)
         loop = _Loop(searcher)
         while True:

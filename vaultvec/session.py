@@ -13,6 +13,7 @@ from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerDamaged, LedgerError, VaultError
+from vaultvec.fitting import difference_line, excluded_line
 from vaultvec.index import current_index, exclusions_of, writer_lock
 from vaultvec.ledger import Ledger, StoredNote
 from vaultvec.models import ModelSpec, resolve
@@ -94,6 +95,7 @@ class Status:
     index_bytes: int
     folder: str
     other_indexes: list[tuple[str, int]]  # (name, bytes) of this vault's other indexes
+    remarks: list[str]  # how the index differs from what config.py asks for
 
     @property
     def coverage(self) -> float:
@@ -117,6 +119,7 @@ class Status:
             "index_bytes": self.index_bytes,
             "folder": self.folder,
             "other_indexes": [{"name": name, "bytes": size} for name, size in self.other_indexes],
+            "remarks": self.remarks,
         }
 
 
@@ -134,6 +137,9 @@ def read_status(settings: Settings, vault: Path) -> Status:
             other_indexes=[
                 (path.name, _size(path)) for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
             ],
+            remarks=[line for line in (
+                difference_line(settings, vault, ledger), excluded_line(settings, vault, ledger.notes())
+            ) if line],
         )  # fmt: skip
 
 

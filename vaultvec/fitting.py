@@ -1,0 +1,88 @@
+"""Whether the index that answers is the one config.py asks for. No model is loaded for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path, PurePath
+
+from vaultvec.engines import SERVERS
+from vaultvec.errors import VaultvecError
+from vaultvec.index import CHOICE, exclusions_of, index_digest, precision_class, read_choice, server_model
+from vaultvec.ledger import Ledger
+from vaultvec.models import resolve
+from vaultvec.settings import Settings
+
+_INT8 = re.compile(r"-int8-[0-9a-f]+$")  # of a fingerprint, see `ModelSpec.fingerprint`
+
+
+def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
+    """What config.py asks for and this index is not: model, precision, engine, chunk sizes. One short clause each."""
+    models = ledger.models()
+    if not models:
+        return []
+    found = []
+    names = [name for _, _, name, _ in models]
+    wanted = _wanted_models(settings, vault)
+    if wanted and list(map(_comparable, wanted)) != list(map(_comparable, names)):
+        found.append(f"EMBEDDING_MODEL asks for {' + '.join(wanted)}, not {' + '.join(names)}")
+    precision = precision_class(settings)
+    made = {"int8" if _INT8.search(fingerprint) else "full" for _, fingerprint, _, _ in models}
+    if made != {precision}:
+        found.append(
+            f'PRECISION is "{settings.precision}", the vectors are {"int8" if precision == "full" else "full"}'
+        )
+    asked = settings.engine if settings.engine in SERVERS else ""
+    engine = ledger.meta("engine")
+    server = asked if not engine else engine if engine in SERVERS else ""
+    if server != asked:
+        found.append(f'ENGINE is "{settings.engine}", the vectors were made with "{engine}"')
+    digest = index_digest(settings, [fingerprint for _, fingerprint, _, _ in models], server)
+    if not ledger.path.parent.name.endswith(f"-{digest}"):
+        found.append(f"CHUNK_TOKENS {settings.chunk_tokens} or MIN_CHUNK_TOKENS {settings.min_chunk_tokens} is new")
+    return found
+
+
+def difference_line(settings: Settings, vault: Path, ledger: Ledger) -> str:
+    """The differences as a remark with the command that ends them; "" without any."""
+    found = differences(settings, vault, ledger)
+    if not found:
+        return ""
+    return (
+        f"config.py asks for another index than this one ({'; '.join(found)}), which answers until that is made; "
+        "run: python main.py index"
+    )
+
+
+def excluded_line(settings: Settings, vault: Path, paths: Collection[str]) -> str:
+    """A remark on those of these notes of an index that are left out of the vault now; "" without any."""
+    try:
+        exclusions = exclusions_of(settings, vault.expanduser().resolve())
+    except (VaultvecError, OSError):
+        return ""  # a broken EXCLUDE is told by index
+    if exclusions.spec is None and not exclusions.prefixes and not exclusions.regexes:
+        return ""
+    out = sum(exclusions.excludes(path, False) for path in paths)
+    if not out:
+        return ""
+    return (
+        f"{out:,} of these {len(paths):,} notes are left out now, by EXCLUDE in config.py or Obsidian's excluded files; "
+        "to take them out of the index, run: python main.py index"
+    )
+
+
+def _wanted_models(settings: Settings, vault: Path) -> list[str]:
+    """Names of the models that a run would take; [] where it would look at the notes first."""
+    try:
+        if settings.engine in SERVERS:
+            return [resolve(server_model(settings)).name]
+        if settings.embedding_model != "auto":
+            return [resolve(settings.embedding_model).name]
+        return read_choice(settings.vault_dir(vault) / CHOICE)[0]
+    except VaultvecError:
+        return []  # told by index
+
+
+def _comparable(name: str) -> str:
+    """A model folder that has moved is the same model."""
+    return PurePath(name).name if Path(name).is_absolute() else name
