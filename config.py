@@ -6,6 +6,7 @@ Run `python config_optimizer.py` to see, for this machine and these notes, what 
 
 # ── vault ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 # Folder of the Obsidian vault. "" = ask, or use --vault or the environment variable VAULTVEC_VAULT. It is only read.
+# A relative folder, here and in DATA_DIR, is taken from where this file lies.
 VAULT_PATH = ""
 # Where indexes, converted models and reports are kept. "" = the user's data folder. VAULTVEC_DATA overrides it.
 DATA_DIR = ""
@@ -15,7 +16,8 @@ EXCLUDE = []
 
 # ── model ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 # "auto" looks at the vault's languages: English → all-MiniLM-L6-v2, others → a multilingual model, mixed → both.
-# Or a name from `python main.py models`, any sentence-transformers name, or a folder.
+# Or a name from `python main.py models`, any sentence-transformers name, or a folder; a relative one is looked for beside
+# this file.
 EMBEDDING_MODEL = "auto"
 # "auto" (CUDA or MPS → torch, else OpenVINO), "openvino", "torch", "ollama", or "openai" (any /v1/embeddings server).
 ENGINE = "auto"

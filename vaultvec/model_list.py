@@ -16,7 +16,7 @@ def list_models(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _row(spec: ModelSpec, settings: Settings, measured: dict[str, float]) -> dict[str, Any]:
-    languages = "about 100" if MULTILINGUAL in spec.languages else " ".join(spec.languages)
+    languages = "many" if MULTILINGUAL in spec.languages else " ".join(spec.languages)  # the remark says how many
     return {
         "name": spec.name,
         "languages": languages,
