@@ -53,7 +53,8 @@ MENU = """config.py
   2  apply the optimised settings (a backup is kept)
   3  restore the original settings
   0  quit"""
-NOT_MEASURED = "not measured yet: run embedding_speed_fix.py 1"
+NOT_MEASURED = "not measured yet"
+MEASURE = "run: python embedding_speed_fix.py 1"
 
 
 def measure_vault(*args: Any, **options: Any) -> Measured:
@@ -83,8 +84,7 @@ def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     """Run one choice and return the exit code."""
     vaultvec.starting.listen()
     use_utf8()
-    args = parser("config_optimizer.py", __doc__, ("1", "2", "3")).parse_args(argv)
-    advice.name_vault(args.vault)
+    args = arguments("config_optimizer.py", __doc__, ("1", "2", "3"), argv)
     choices = {"1": show, "2": apply, "3": undo}
 
     def work() -> int:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     return run(work, args.json)
 
 
-def parser(name: str, text: str | None, choices: tuple[str, ...]) -> argparse.ArgumentParser:
+def arguments(name: str, text: str | None, choices: tuple[str, ...], argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of both tuning scripts."""
     made = argparse.ArgumentParser(prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("choice", nargs="?", choices=choices, help="menu entry; asked for when left out")
@@ -106,7 +106,13 @@ def parser(name: str, text: str | None, choices: tuple[str, ...]) -> argparse.Ar
     made.add_argument("--guide", action="store_true", help="apply the guide's table alone, without measuring")
     made.add_argument("--yes", action="store_true", help="ask nothing")
     made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    return made
+    args = made.parse_args(argv)
+    if args.guide and args.choice not in (None, "2"):
+        made.error("--guide goes with choice 2 alone: it applies the guide's table")
+    if args.guide and (args.thorough or args.int8):
+        made.error("--guide measures nothing; leave out --thorough and --int8")
+    advice.name_vault(args.vault)
+    return args
 
 
 class Quit(Exception):
@@ -176,11 +182,11 @@ def show(args: argparse.Namespace, setup: Setup) -> int:
     present = read_values(read_text(config).text, config.name)
     found = last_decisions(settings.reports_dir, present, lambda: setup.place(settings))
     rows: Sequence[Decision] = unmeasured(present)
-    text, holds = NOT_MEASURED, found is not None and not found.differs
+    text, holds = f"{NOT_MEASURED}; {MEASURE}", found is not None and not found.differs
     if found and holds:
         rows, text = found.decisions, f"measured {found.made}"
     elif found:
-        text = f"{NOT_MEASURED} (the measurement of {found.made} is of another place: {found.differs})"
+        text = f"{NOT_MEASURED} (the measurement of {found.made} is of another place: {found.differs}); {MEASURE}"
     if args.json:
         result = {"measured": found.made if found and holds else None, "decisions": [as_row(row) for row in rows]}
         if found and found.differs:
@@ -190,7 +196,7 @@ def show(args: argparse.Namespace, setup: Setup) -> int:
     from vaultvec.measure.report import print_decisions, result_console
 
     print_decisions(rows, result_console())
-    print(text)
+    print(advice.with_vault(text))
     return 0
 
 

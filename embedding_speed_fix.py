@@ -19,7 +19,6 @@ from collections.abc import Sequence
 
 import config_optimizer
 import vaultvec.starting
-from vaultvec import advice
 from vaultvec.config_file import read_text, read_values
 from vaultvec.settings import load_settings
 from vaultvec.streams import use_utf8
@@ -34,8 +33,7 @@ def main(argv: Sequence[str] | None = None, setup: config_optimizer.Setup | None
     """Run one choice and return the exit code."""
     vaultvec.starting.listen()
     use_utf8()
-    args = config_optimizer.parser("embedding_speed_fix.py", __doc__, ("1", "2")).parse_args(argv)
-    advice.name_vault(args.vault)
+    args = config_optimizer.arguments("embedding_speed_fix.py", __doc__, ("1", "2"), argv)
     choices = {"1": benchmark, "2": config_optimizer.apply}
 
     def work() -> int:

@@ -80,7 +80,7 @@ def test_show_before_any_measurement_changes_nothing(
     before = config.read_bytes()
     assert config_optimizer.main(["1"], setup) == 0
     out = capsys.readouterr().out
-    assert "not measured yet: run embedding_speed_fix.py 1" in out
+    assert "not measured yet; run: python embedding_speed_fix.py 1" in out
     assert "EMBEDDING_BATCH_SIZE" in out
     assert config.read_bytes() == before
     assert list_backups(config) == []
@@ -127,7 +127,8 @@ def test_a_measurement_of_another_machine_is_neither_shown_nor_applied(
     capsys.readouterr()
     assert config_optimizer.main(["1"], setup) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last.startswith("not measured yet: run embedding_speed_fix.py 1 (the measurement of ")
+    assert last.startswith("not measured yet (the measurement of ")
+    assert last.endswith("; run: python embedding_speed_fix.py 1")
     assert "1000 cores, now " in last
     assert config_optimizer.main(["1", "--json"], setup) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -353,3 +354,11 @@ def test_an_address_that_is_none_is_refused_and_answers_nothing(url: str) -> Non
 
     assert not URL.accepts(url)
     assert not ollama_answers(url)
+
+
+@pytest.mark.parametrize("arguments", [["1", "--guide"], ["3", "--guide"], ["2", "--guide", "--thorough"]])
+def test_the_guides_table_is_applied_alone(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        config_optimizer.main(arguments)
+    assert error.value.code == 2
+    assert "error: --guide" in capsys.readouterr().err
