@@ -529,6 +529,25 @@ def test_notes_whose_names_differ_in_case_alone_can_be_named(tmp_path: Path) -> 
         search.close()
 
 
+def test_a_note_is_found_by_its_file_and_by_a_link_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("Garden/Roses.md", "roses")
+    (tmp_path / "My vault" / "Garden").mkdir(parents=True)
+    (tmp_path / "My vault" / "Garden" / "Roses.md").write_text("roses")
+    (tmp_path / "Roses.txt").write_text("outside")
+    search = made.searcher()
+    try:
+        monkeypatch.chdir(tmp_path)
+        for name in (str(tmp_path / "My vault/Garden/Roses.md"), "My vault/Garden/Roses.md", "[[Roses#Pruning|them]]"):
+            assert search.find_note(name).path == "Garden/Roses.md", name
+        with pytest.raises(QueryError, match=r"no note 'Roses\.txt'"):
+            search.find_note("Roses.txt")
+        with pytest.raises(QueryError, match="no note"):
+            search.find_note("x" * 5000)
+    finally:
+        search.close()
+
+
 def test_a_link_means_a_file_of_that_name_before_an_alias(tmp_path: Path) -> None:
     made = MadeIndex(tmp_path)
     made.put("Cat.md", "the same words stand here", links=["Jaguar"])

@@ -60,7 +60,12 @@ def _add_search(add: Add) -> None:
     search = add("search", "search by meaning and by words")
     search.add_argument("query", help='what you look for; "exact phrase" and -without work too')
     search.add_argument("-k", type=_positive, default=10, metavar="N", help="how many results (10)")
-    search.add_argument("--mode", choices=("hybrid", "semantic", "keyword"), default="hybrid")
+    search.add_argument(
+        "--mode",
+        choices=("hybrid", "semantic", "keyword"),
+        default="hybrid",
+        help="by both, by meaning alone, or by words alone (hybrid)",
+    )
     search.add_argument("--folder", default="", metavar="F", help="only notes in this folder of the vault")
     search.add_argument(
         "--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too"
@@ -76,7 +81,7 @@ def _add_search(add: Add) -> None:
 
 def _add_neighbours(add: Add) -> None:
     related = add("related", "notes near a note")
-    related.add_argument("note", help="path, title or alias")
+    related.add_argument("note", help="path, title, alias or [[link]]")
     related.add_argument("-k", type=_positive, default=10, metavar="N", help="how many notes (10)")
     _add_formats(related)
 

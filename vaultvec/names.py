@@ -34,6 +34,19 @@ def find_note(notes: Collection[NoteRow], name: str) -> NoteRow:
     raise QueryError(f"there is no note {name!r} in the index{nearest_names(name, known)}")
 
 
+def named_note(vault: Path, name: str) -> str:
+    """What a person means by a name: of a file that lies in the vault its path there, of a [[link]] its target; else the
+    name itself."""
+    text = name.strip()
+    if text.startswith("[[") and text.endswith("]]"):
+        return text[2:-2].partition("|")[0].partition("#")[0]
+    try:
+        file = Path(text).expanduser()
+        return file.resolve().relative_to(vault.resolve()).as_posix() if file.is_file() else name
+    except (OSError, ValueError, RuntimeError):  # not below the vault; too long for a path; no such home
+        return name
+
+
 def note_paths(note: NoteRow) -> set[str]:
     """The path with and without its ending, case folded."""
     path = note.path.casefold()

@@ -37,7 +37,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.lookup import NoteRow, note_rows, openings, passages
 from vaultvec.matrix import ChunkTable, Ids, read_table
 from vaultvec.models import USE
-from vaultvec.names import find_note, obsidian_uri, vault_root
+from vaultvec.names import find_note, named_note, obsidian_uri, vault_root
 from vaultvec.neighbours import nearest_notes, unlinked_pairs
 from vaultvec.semantic import ModelSlot, SemanticIndex
 from vaultvec.wording import WordIndex
@@ -255,8 +255,9 @@ class Searcher:
         return self._notes
 
     def find_note(self, name: str) -> NoteRow:
-        """A note by path, file name, title or alias, case ignored. Raises QueryError naming the nearest ones."""
-        return find_note(self.notes().values(), name)
+        """A note by path (also one of the file system), file name, title, alias or [[link]], case ignored. Raises
+        QueryError naming the nearest ones."""
+        return find_note(self.notes().values(), named_note(self._root / self._prefix, name))
 
     def related(self, name: str, k: int = 10) -> list[SearchResult]:
         """Notes whose text is nearest to a note's, best first; score is the mean over its chunks of the best cosine."""
