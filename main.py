@@ -63,7 +63,7 @@ def run_index(settings: Settings, args: argparse.Namespace) -> int:
 def run_search(settings: Settings, args: argparse.Namespace) -> int:
     """search: answer one question."""
     from vaultvec.filters import parse_filters
-    from vaultvec.fitting import difference_line, excluded_line
+    from vaultvec.fitting import difference_line, result_remarks
     from vaultvec.session import coverage_remark, open_searcher
 
     filters = parse_filters(args.folder, args.tag, args.since, args.until, args.min_score)
@@ -74,9 +74,8 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
             args.query, args.k, args.mode, filters,
             exclude=args.exclude, per_note=not args.all_chunks, explain=args.explain,
         )  # fmt: skip
-        paths = {row.path for row in answer.results}
         remarks = [*answer.remarks, coverage_remark(searcher), difference_line(settings, vault, searcher.ledger)]
-        remarks.append(excluded_line(settings, vault, paths))
+        remarks += result_remarks(settings, vault, answer.results)
     finally:
         searcher.close()
     for remark in filter(None, remarks):
@@ -89,13 +88,17 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
 
 def run_related(settings: Settings, args: argparse.Namespace) -> int:
     """related: notes near a note."""
+    from vaultvec.fitting import result_remarks
     from vaultvec.session import open_searcher
 
-    searcher = open_searcher(settings, _vault(settings), console.say)
+    vault = _vault(settings)
+    searcher = open_searcher(settings, vault, console.say)
     try:
         results = searcher.related(args.note, args.k)
     finally:
         searcher.close()
+    for remark in result_remarks(settings, vault, results):
+        console.say(remark)
     console.print_rows(results, args.format)
     return 0
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,6 +223,24 @@ def test_wrong_usage_is_told_in_the_users_words(
 def test_more_results_than_sqlite_can_count(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["search", "backups", "-k", "9" * 30, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) > 10
+
+
+def test_search_says_what_config_and_the_vault_have_become(data: Path, tmp_path: Path) -> None:
+    vault = tmp_path / "vault"
+    (vault / ".obsidian").mkdir(parents=True)
+    for name in ("tulips", "roses", unicodedata.normalize("NFD", "장미")):
+        (vault / f"{name}.md").write_text(f"{name} in the garden", encoding="utf-8")
+    assert command(data, "index", vault=vault).returncode == 0
+    assert command(data, "search", "garden", vault=vault).stderr == ""
+    (vault / "tulips.md").unlink()
+    (vault / ".obsidian" / "app.json").write_text('{"userIgnoreFilters": ["roses.md"]}')
+    said = command(data, "search", "garden", vault=vault).stderr
+    assert "1 of these 3 notes lie in the vault no longer" in said
+    assert "1 of these 3 notes are left out now" in said
+    vault.rename(tmp_path / "away")
+    done = command(data, "search", "garden", vault=vault)
+    assert done.returncode == 0
+    assert "is not there now" in done.stderr
 
 
 def test_a_command_that_is_advised_names_the_vault_it_was_asked_about(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection
+import unicodedata
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
+from typing import Literal
 
+from vaultvec.datatypes import SearchResult
 from vaultvec.engines import SERVERS
 from vaultvec.errors import VaultvecError
 from vaultvec.index import CHOICE, exclusions_of, index_digest, precision_class, read_choice, server_model
@@ -13,6 +17,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.models import resolve
 from vaultvec.settings import Settings
 
+_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # notes are known by NFC names, whatever the disk has
 _INT8 = re.compile(r"-int8-[0-9a-f]+$")  # of a fingerprint, see `ModelSpec.fingerprint`
 
 
@@ -68,6 +73,22 @@ def excluded_line(settings: Settings, vault: Path, paths: Collection[str]) -> st
     return (
         f"{out:,} of these {len(paths):,} notes are left out now, by EXCLUDE in config.py or Obsidian's excluded files; "
         "to take them out of the index, run: python main.py index"
+    )
+
+
+def result_remarks(settings: Settings, vault: Path, results: Sequence[SearchResult]) -> list[str]:
+    """What the notes that were found have become since they were indexed, a line each."""
+    paths = {row.path for row in results}
+    return [line for line in (excluded_line(settings, vault, paths), gone_line(vault, paths)) if line]
+
+
+def gone_line(vault: Path, paths: Collection[str]) -> str:
+    """A remark on those of these notes that lie in the vault no longer; "" without any."""
+    if not vault.is_dir():
+        return f"the vault {vault} is not there now; its index answers all the same"
+    gone = sum(not any(os.path.lexists(vault / unicodedata.normalize(form, path)) for form in _FORMS) for path in paths)
+    return (
+        f"{gone:,} of these {len(paths):,} notes lie in the vault no longer; run: python main.py index" if gone else ""
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vaultvec import console
 from vaultvec.datatypes import SearchResult
 from vaultvec.errors import QueryError, VaultvecError
-from vaultvec.fitting import difference_line
+from vaultvec.fitting import difference_line, result_remarks
 from vaultvec.search import MODES, Searcher
 from vaultvec.session import coverage_remark, open_searcher
 from vaultvec.settings import Settings
@@ -28,7 +29,7 @@ def search_loop(settings: Settings, vault: Path) -> int:
         if line := difference_line(settings, vault, searcher.ledger):
             console.say(line)
         console.say(HELP)
-        loop = _Loop(searcher)
+        loop = _Loop(searcher, partial(result_remarks, settings, vault))
         while True:
             line = console.ask("search: ")
             if line in ("", "q", "quit", "0"):
@@ -46,8 +47,9 @@ def search_loop(settings: Settings, vault: Path) -> int:
 class _Loop:
     """What is remembered between two lines."""
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: Searcher, remarks: Callable[[list[SearchResult]], list[str]]) -> None:
         self.searcher = searcher
+        self.remarks = remarks  # on the notes that were found
         self.mode = "hybrid"
         self.k = 10
         self.results: list[SearchResult] = []
@@ -73,6 +75,8 @@ class _Loop:
 
     def _set(self, results: list[SearchResult], query: str = "") -> None:
         self.results = results
+        for remark in self.remarks(results):
+            console.say(remark)
         console.print_results(results, query)
         if not results:
             console.say("nothing found")
