@@ -75,6 +75,22 @@ def test_the_newest_notes_come_first_and_limit_takes_only_those(tmp_path: Path) 
     assert len(state_of(settings, vault).notes) == 6
 
 
+def test_notes_that_moved_cost_nothing_after_a_limited_run_either(tmp_path: Path) -> None:
+    vault, settings = tmp_path / "vault", fake_settings(tmp_path / "data")
+    (vault / "old").mkdir(parents=True)
+    sentence = "the harbour lies behind the granite and every lantern there is copper, it says here"
+    (vault / "old" / "long.md").write_text("".join(f"## Part {n}\n\n{sentence} {n}\n\n" for n in range(1100)))
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    (vault / "old").rename(vault / "new")
+    (vault / "newest.md").write_text("one more note")
+    index_vault(settings, vault, limit=1, hooks=Hooks(engines=FakeEngines()))
+    assert list(state_of(settings, vault).notes) == ["newest.md"]
+    engines = FakeEngines()
+    index_vault(settings, vault, hooks=Hooks(engines=engines))
+    assert engines.texts == []
+    assert len(state_of(settings, vault).chunks) > 1000
+
+
 def test_another_vault_with_the_same_texts_embeds_nothing(tmp_path: Path) -> None:
     settings = fake_settings(tmp_path / "data")
     first, second = write_vault(tmp_path / "one", 8, 4), write_vault(tmp_path / "two", 8, 4)

@@ -260,7 +260,9 @@ class Ledger(Queues):
         return len(bad)
 
     def compact(self) -> int:
-        """Drop the vectors that no chunk uses, once they outnumber those in use. Returns how many went."""
+        """Drop the vectors that no chunk uses, once they outnumber those in use. Returns how many went.
+
+        To be asked only when every note was read: those of notes that moved are not in use before."""
         total = int(self.db.execute("SELECT count(*) FROM vectors").fetchone()[0])
         unused = int(
             self.db.execute("SELECT count(*) FROM vectors WHERE hash NOT IN (SELECT hash FROM chunks)").fetchone()[0]

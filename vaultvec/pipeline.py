@@ -312,7 +312,8 @@ class _Run:
             )
         if changes.complete and counts.pending == counts.failed:
             set_current(index)
-        ledger.compact()
+        if changes.complete:  # after --limit, notes that only moved still need their vectors
+            ledger.compact()
         report.peak_rss_mb = peak_rss_mb() + self.beside_mb
         report.seconds = time.perf_counter() - self.started
 
