@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,27 @@ def test_the_same_text_is_queued_once_and_serves_every_chunk(ledger: Ledger) -> 
     assert ledger.save_vectors(MODEL.id, [content_hash("same")], unit(1)[None]) == 3
     assert ledger.row_names(MODEL.id) == {"a.md#0000", "a.md#0001", "b.md#0000"}
     assert ledger.row_count(MODEL.id) == 3
+
+
+def test_a_page_of_a_queue_costs_the_same_however_much_waits(ledger: Ledger) -> None:
+    def steps(take: Callable[[], object]) -> int:
+        """How much SQLite does, in hundreds of its instructions."""
+        count = [0]
+        ledger.db.set_progress_handler(lambda: count.__setitem__(0, count[0] + 1), 100)
+        take()
+        ledger.db.set_progress_handler(None, 0)
+        return count[0]
+
+    def page() -> tuple[int, int]:
+        return steps(lambda: ledger.take_pending(MODEL.id, 0, 8)), steps(lambda: ledger.take_outbox(MODEL.id, 8))
+
+    put(ledger, "a.md", *(f"text {n}" for n in range(20)))
+    ledger.requeue(MODEL.id, (f"a.md#{n:04d}" for n in range(20)))
+    few = page()
+    put(ledger, "b.md", *(f"other text {n}" for n in range(4000)))
+    ledger.requeue(MODEL.id, (f"b.md#{n:04d}" for n in range(4000)))
+    many = page()
+    assert max(many) < max(few) + 10
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:

@@ -15,7 +15,11 @@ PAGE = 500  # ids of one SQL statement; SQLite allows 32,766 variables, some bui
 
 class Queues(LedgerFile):
     """`pending` holds texts with their token ids; `outbox` names the chunks whose row in Chroma must be written or
-    removed."""
+    removed.
+
+    The plus in `+model` keeps SQLite in the order of the ids: by the index of (model, hash) it would read and sort the
+    whole queue for each page, 270 ms a page when 160,000 texts wait.
+    """
 
     # ── the queue of texts ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -23,7 +27,7 @@ class Queues(LedgerFile):
         """The next texts to embed, oldest request first: (queue id, content hash, text with token ids)."""
         rows = self.db.execute(
             "SELECT p.id, p.hash, p.token_ids, (SELECT text FROM chunks c WHERE c.hash = p.hash LIMIT 1) FROM pending "
-            "p WHERE model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id "
+            "p WHERE +model = ? AND p.id > ? AND EXISTS (SELECT 1 FROM chunks c WHERE c.hash = p.hash) ORDER BY p.id "
             "LIMIT ?",
             (model, after, limit),
         )
@@ -74,7 +78,7 @@ class Queues(LedgerFile):
 
     def take_outbox(self, model: int, limit: int) -> list[tuple[int, str]]:
         """(outbox id, chunk id), oldest first."""
-        rows = self.db.execute("SELECT id, chunk FROM outbox WHERE model = ? ORDER BY id LIMIT ?", (model, limit))
+        rows = self.db.execute("SELECT id, chunk FROM outbox WHERE +model = ? ORDER BY id LIMIT ?", (model, limit))
         return [(int(row[0]), str(row[1])) for row in rows]
 
     def clear_outbox(self, ids: Sequence[int]) -> None:
