@@ -111,6 +111,18 @@ def test_damage_is_found_with_the_command_that_mends_it(
     assert f"python main.py {command}" in wrong[topic]
 
 
+def test_a_graph_that_was_lost_is_found_though_every_row_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaultvec.store.SYNC_THRESHOLD", 4)  # rows, from which the graph is on disk
+    patient = Patient(tmp_path)
+    assert patient.wrong() == {}
+    for path in (current_index(patient.settings, patient.vault) / "chroma").iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    assert patient.wrong() == {"Chroma": "its graph does not find what is stored; run: python main.py rebuild"}
+
+
 def test_what_waits_is_a_note(patient: Patient) -> None:
     patient.change("INSERT INTO pending(model, hash, token_ids) SELECT 1, hash, x'00' FROM chunks LIMIT 1")
     assert patient.wrong() == {}

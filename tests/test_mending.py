@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,13 @@ def index(settings: Settings, vault: Path, engines: FakeEngines | None = None, *
 
 def ledger_of(settings: Settings, vault: Path) -> Path:
     return current_index(settings, vault) / "ledger.sqlite3"
+
+
+def lose_graph(chroma: Path) -> None:
+    """As in a copy that was made half-way: the rows are there, what finds them is not."""
+    for path in chroma.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
 
 
 def lengths(settings: Settings, vault: Path) -> dict[str, set[int]]:
@@ -153,6 +161,24 @@ def test_a_graph_torn_by_a_kill_is_made_anew_by_the_next_run(tmp_path: Path, mon
     clean = fake_settings(tmp_path / "clean")
     index(clean, vault)
     assert_same(state_of(settings, vault), state_of(clean, vault))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_a_killed_writer_left_is_looked_at_though_nothing_waits(
+    lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vaultvec.store.SYNC_THRESHOLD", 20)  # rows, from which the graph is on disk
+    vault, settings = write_vault(tmp_path / "vault", 24, 5), fake_settings(tmp_path / "data")
+    index(settings, vault)
+    before = state_of(settings, vault)
+    chroma = current_index(settings, vault) / "chroma"
+    if lost:
+        lose_graph(chroma)
+    (chroma.parent / "chroma.writing").touch()
+    said = index(settings, vault)
+    assert any("its graph does not find what is stored" in line for line in said) == lost, said
+    assert not unfinished(chroma)
+    assert_same(state_of(settings, vault), before)
 
 
 def test_only_a_torn_store_or_much_work_has_a_process_of_its_own(

@@ -99,6 +99,7 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
         try:
             differing = opened.differing(ledger, number)
             rows = opened.count()
+            answers = bool(differing or waiting) or opened.answers(ledger, number)
         finally:
             opened.close()
         if differing and waiting:
@@ -109,6 +110,8 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
                 "Chroma",
                 f"{len(differing)} of {rows:,} rows differ from the ledger; run: python main.py rebuild",
             )
+        elif not answers:
+            yield Finding("wrong", "Chroma", "its graph does not find what is stored; run: python main.py rebuild")
         else:
             yield Finding("ok", "Chroma", f"{rows:,} rows, the same as the ledger's")
         graphs = [path.stat() for path in folder.glob("*/link_lists.bin")]

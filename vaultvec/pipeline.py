@@ -208,7 +208,8 @@ class _Run:
         """Read, embed and store, side by side. Nothing is started when there is nothing to do."""
         models = self._model_rows(ledger, choice.models)
         work = (len(changes.files), ledger.counts().pending, ledger.outbox_size())
-        if not any(work):
+        torn = unfinished(index.chroma)
+        if not any(work) and not torn:
             describe(self.report, ledger)
             self.report.model = " + ".join(model.name for model in choice.models)
             return
@@ -221,11 +222,10 @@ class _Run:
             )  # fmt: skip
             task = WriterTask(
                 index.ledger, index.chroma, [row.id for row in models], self.settings.batch_size,
-                verify=not self.settings.fast_mode,
+                verify=not self.settings.fast_mode, torn=torn,
             )  # fmt: skip
             # A torn graph crashes the process that opens it: another one then, which is started again with a new graph.
-            apart = max(work) >= PAYS_FROM or unfinished(index.chroma)
-            writer = WriterProcess(task) if apart else Writer(task)
+            writer = WriterProcess(task) if torn or max(work) >= PAYS_FROM else Writer(task)
             stack.callback(self._stop, reader, writer)
             reader.start()
             writer.start()

@@ -108,6 +108,14 @@ class Queues(LedgerFile):
         )
         return {chunk_id(*row) for row in rows}
 
+    def row_vectors(self, model: int, limit: int) -> list[bytes]:
+        """Vectors that Chroma must hold for a model: those of the smallest content hashes, which is as good as chance."""
+        sql = (
+            "SELECT vector FROM chunks JOIN vectors ON vectors.hash = chunks.hash AND model = ? "
+            "ORDER BY chunks.hash LIMIT ?"
+        )
+        return [row[0] for row in self.db.execute(sql, (model, limit))]
+
     def requeue(self, model: int, names: Iterable[str]) -> None:
         """Have these rows of Chroma written, or removed, again."""
         with self.transaction():

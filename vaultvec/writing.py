@@ -23,6 +23,7 @@ class WriterTask:
     models: Sequence[int]  # the ledger's ids
     batch_size: int  # rows written at a time
     verify: bool  # at the end, compare Chroma's count with the ledger's
+    torn: bool = False  # an earlier writer was killed: whether or not anything waits, look at what it left
     damage: str = ""  # why Chroma must be made anew before anything is written
 
 
@@ -100,12 +101,16 @@ class Writer(threading.Thread):
         size = self.task.batch_size
         for row in self.task.models:
             waiting = ledger.outbox_size(row)
-            if waiting >= size or (ending and waiting):
+            if waiting >= size or (ending and (waiting or self.task.torn)):
                 if row not in stores:
                     stores[row] = self._open(ledger, row)
                 stores[row].sync(ledger, row, size, self._stopping)
-        if ending and self.task.verify and not self._stopping.is_set():  # what is not written yet is no damage
-            self.mended = sum(opened.mend(ledger, row, size, self._stopping) for row, opened in stores.items())
+        torn = self.task.torn
+        # When it was stopped, what is not written yet is no damage.
+        if ending and (self.task.verify or torn) and not self._stopping.is_set():
+            self.mended = sum(
+                opened.mend(ledger, row, size, self._stopping, torn=torn) for row, opened in stores.items()
+            )
 
     def _start_anew(self, ledger: Ledger, stores: dict[int, ChromaStore]) -> None:
         """Chroma does not write its graph atomically: a kill can leave it unreadable. It is derived, so it is made anew."""
