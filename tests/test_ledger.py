@@ -64,6 +64,16 @@ def test_a_row_queued_again_while_its_page_is_written_stays_queued(ledger: Ledge
     assert [name for _, name in ledger.take_outbox(MODEL.id, 10)] == ["a.md#0000"]
 
 
+def test_a_row_to_be_removed_stays_queued_when_all_are_written_again(ledger: Ledger) -> None:
+    put(ledger, "a.md", "one")
+    put(ledger, "b.md", "two")
+    ledger.save_vectors(MODEL.id, [content_hash("one"), content_hash("two")], np.stack([unit(1), unit(2)]))
+    ledger.clear_outbox([number for number, _ in ledger.take_outbox(MODEL.id, 10)])
+    ledger.delete_notes(["b.md"])
+    ledger.fill_outbox(MODEL.id)
+    assert {name for _, name in ledger.take_outbox(MODEL.id, 10)} == {"a.md#0000", "b.md#0000"}
+
+
 def test_texts_of_a_replaced_note_do_not_block_the_queue(ledger: Ledger) -> None:
     put(ledger, "a.md", "old one", "old two", "stays")
     put(ledger, "a.md", "stays")

@@ -87,11 +87,10 @@ class Queues(LedgerFile):
             self.db.executemany("DELETE FROM outbox WHERE id = ?", [(i,) for i in ids])
 
     def fill_outbox(self, model: int) -> None:
-        """Every chunk that has a vector goes to Chroma again."""
+        """Every chunk that has a vector goes to Chroma again. Rows that wait to be removed stay in the queue."""
         with self.transaction():
-            self.db.execute("DELETE FROM outbox WHERE model = ?", (model,))
             self.db.execute(
-                "INSERT INTO outbox(model, chunk) SELECT model, path || '#' || printf('%04d', slot) FROM chunks "
+                "INSERT OR REPLACE INTO outbox(model, chunk) SELECT model, path || '#' || printf('%04d', slot) FROM chunks "
                 "JOIN notes ON notes.id = note JOIN vectors USING(hash) WHERE model = ? ORDER BY chunks.id", (model,),
             )  # fmt: skip
 
