@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import HIDDEN, POSITIONS, TEXTS, write_tiny_bert
 
 from embeddings import EmbeddingModel
-from vaultvec.engines import convert, create_engine, resolve_model
+from vaultvec.engines import convert, create_engine, prepare, resolve_model
 from vaultvec.engines.prepare import complete
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError
@@ -24,6 +25,18 @@ from vaultvec.settings import Settings
 
 SAFE_TEXTS = [text for text in TEXTS if "\ud83c" not in text]  # the reference takes no lone surrogates
 ENGINES = ("openvino", "torch")
+
+
+@pytest.fixture(autouse=True)
+def _converted_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every model here costs ten seconds of imports; test_openvino_engine.py goes through the other process."""
+
+    def write(model: ModelSpec, target: Path, graph: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as the other process is told to
+            convert.write_model(model, target, graph)
+
+    monkeypatch.setattr(prepare, "_write_elsewhere", write)
 
 
 @pytest.fixture
