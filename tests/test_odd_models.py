@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from tiny_model import HIDDEN, POSITIONS, TEXTS, write_tiny_bert
 
 from embeddings import EmbeddingModel
-from vaultvec.engines import convert, create_engine, prepare, resolve_model
+from vaultvec.engines import convert, create_engine, load_tokenizer, prepare, resolve_model
 from vaultvec.engines.prepare import complete
+from vaultvec.engines.recipe import read_recipe
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError
 from vaultvec.models import CATALOGUE, ModelSpec, resolve
@@ -57,10 +58,10 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dic
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 
-def engine_vectors(folder: Path, models_dir: Path, engine: str) -> np.ndarray:
+def engine_vectors(folder: Path, models_dir: Path, engine: str, texts: list[str] = SAFE_TEXTS) -> np.ndarray:
     built = create_engine(Settings(engine=engine, precision="fp32"), resolve(str(folder)), models_dir)
     try:
-        return np.asarray(built.embed_documents(SAFE_TEXTS))
+        return np.asarray(built.embed_documents(texts))
     finally:
         built.close()
 
@@ -233,8 +234,8 @@ def test_the_bundled_models_keep_the_fingerprints_of_the_indexes_made_with_them(
 # ── files that both ways of reading a model must understand ──────────────────────────────────────────────────────────
 
 
-def reference_vectors(folder: Path) -> np.ndarray:
-    return np.asarray(load_reference(resolve(str(folder))).encode(SAFE_TEXTS, prompt="", normalize_embeddings=True))
+def reference_vectors(folder: Path, texts: list[str] = SAFE_TEXTS) -> np.ndarray:
+    return np.asarray(load_reference(resolve(str(folder))).encode(texts, prompt="", normalize_embeddings=True))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -250,6 +251,30 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(tmp_path: Path, eng
     edit(folder / "config.json", pad_token_id=None, layer_norm_eps=None)
     vectors = engine_vectors(folder, tmp_path / "models", engine)
     assert lowest_cosine(vectors, reference_vectors(folder)) >= 0.99999
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_norms_by_their_old_names_are_read(folder: Path, tmp_path: Path, engine: str) -> None:
+    """Google's own BERT files, and what was trained from them, say gamma and beta."""
+    expected = reference_vectors(folder)
+
+    def renamed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        old = {".LayerNorm.weight": ".LayerNorm.gamma", ".LayerNorm.bias": ".LayerNorm.beta"}
+        for today, before in old.items():
+            tensors = {name.replace(today, before): tensor for name, tensor in tensors.items()}
+        return tensors
+
+    change_weights(folder, renamed)
+    assert lowest_cosine(engine_vectors(folder, tmp_path / "models", engine), expected) >= 0.99999
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_special_tokens_that_a_note_spells_out(tmp_path: Path, engine: str) -> None:
+    """RoBERTa does not count a padding token, wherever it stands."""
+    folder = write_tiny_bert(tmp_path / "roberta", model_type="roberta")
+    texts = ["of [PAD] and [SEP] in a note", "[PAD]", "[MASK] [CLS] [PAD] [PAD] end", *SAFE_TEXTS]
+    vectors = engine_vectors(folder, tmp_path / "models", engine, texts)
+    assert lowest_cosine(vectors, reference_vectors(folder, texts)) >= 0.99999
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -279,6 +304,69 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(folder: Path, t
         (folder / "modules.json").unlink()
     with pytest.raises(ModelError, match="a tokenizer of 30522 tokens and embeddings of 30000"):
         resolve_model(resolve(str(folder)), tmp_path / "models")
+
+
+# ── tokenizers that transformers builds otherwise than tokenizer.json has it ─────────────────────────────────────────
+
+
+def ids_of_both(folder: Path, models_dir: Path) -> tuple[list[list[int]], list[list[int]]]:
+    """Ours and transformers', of all texts, cut at the model's limit."""
+    model = resolve(str(folder))
+    ours = load_tokenizer(model, models_dir).encode(SAFE_TEXTS, resolve_model(model, models_dir).max_tokens)
+    return [row.tolist() for row in ours], load_reference(model).tokenizer(SAFE_TEXTS, truncation=True)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"do_lower_case": False},
+        {"strip_accents": False},
+        {"tokenize_chinese_chars": False},
+        {"truncation_side": "left"},
+        {"tokenizer_class": "XLMRobertaTokenizer"},
+        {"tokenizer_class": None},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_the_tokenizer_is_the_one_that_transformers_makes_of_the_files(
+    folder: Path, tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    if setting.get("tokenizer_class"):
+        write_unigram(folder)
+    edit(folder / "tokenizer_config.json", **setting)
+    ours, theirs = ids_of_both(folder, tmp_path / "models")
+    assert ours == theirs
+
+
+def write_unigram(folder: Path, *, split: bool = False) -> None:
+    """A tokenizer as transformers 5 writes it or, with `split`, as XLM-RoBERTa's own class makes it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    letters = sorted(set("".join(SAFE_TEXTS)) - {" "})
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ("▁a", -3.5), ("▁note", -4.0)]
+    tokenizer = Tokenizer(models.Unigram([*pieces, *((letter, -5.0) for letter in letters)], unk_id=3))
+    space = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), space]) if split else space
+    ends = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>"}
+    edit(folder / "tokenizer_config.json", **names, pad_token="<pad>", mask_token=None)
+    for name in ("vocab.txt", "special_tokens_map.json"):
+        (folder / name).unlink()
+
+
+def test_a_tokenizer_that_stays_as_it_is_needs_no_conversion(folder: Path) -> None:
+    assert read_recipe(folder) is not None
+    write_unigram(folder, split=True)
+    edit(folder / "tokenizer_config.json", tokenizer_class="XLMRobertaTokenizer")
+    assert read_recipe(folder) is not None
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_recipe(folder) is None
+    edit(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    assert read_recipe(folder) is not None
 
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -65,6 +65,13 @@ def default_pad_id(model_type: str) -> int:
     return 0 if model_type == "bert" else 1
 
 
+def bare_name(name: str) -> str:
+    """A tensor's name without the model's own prefix, in today's words: Google's own BERT files call a norm's weight
+    gamma and its bias beta."""
+    plain = name.removeprefix("bert.").removeprefix("roberta.")
+    return plain.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
 class Weights:
     """Tensors of a safetensors file by their name without the "bert." or "roberta." in front, as float32."""
 
@@ -73,7 +80,7 @@ class Weights:
 
         half = any(entry["dtype"] == "BF16" for entry in tensor_header(path).values())
         raw = _read_bfloat16(path) if half else load_file(path)
-        self._tensors = {name.removeprefix("bert.").removeprefix("roberta."): array for name, array in raw.items()}
+        self._tensors = {bare_name(name): array for name, array in raw.items()}
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         return np.ascontiguousarray(self._tensors[name], dtype=np.float32)
@@ -143,10 +150,21 @@ def _embed(ops: Any, shape: BertShape, weights: Weights, ids: Any) -> Any:
     words = ops.gather(weights.node("embeddings.word_embeddings.weight"), ids, np.int64(0))
     # Every token is of type 0, so its row joins the position table once and for all.
     table = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
-    length = ops.gather(ops.shape_of(ids), np.int64(1), np.int64(0))
-    rows = ops.range(np.int64(0), length, np.int64(1), "i64")
-    positions = ops.gather(ops.constant(table[shape.first_position :]), rows, np.int64(0))  # (t, hidden)
+    rows = _text_positions(ops, shape, ids) if shape.first_position else _plain_positions(ops, ids)
+    positions = ops.gather(ops.constant(table), rows, np.int64(0))  # (n, t, hidden) or (t, hidden)
     return _norm(ops, shape, weights, "embeddings.LayerNorm.", ops.add(words, positions))
+
+
+def _plain_positions(ops: Any, ids: Any) -> Any:
+    """(t,): 0, 1, 2, the same for every text."""
+    length = ops.gather(ops.shape_of(ids), np.int64(1), np.int64(0))
+    return ops.range(np.int64(0), length, np.int64(1), "i64")
+
+
+def _text_positions(ops: Any, shape: BertShape, ids: Any) -> Any:
+    """(n, t), RoBERTa's way: its padding token is not counted, not even one that a note spells out ("<pad>")."""
+    real = ops.convert(ops.not_equal(ids, np.int32(shape.pad_id)), "i32")
+    return ops.add(ops.multiply(ops.cum_sum(real, np.int64(1)), real), np.int32(shape.pad_id))
 
 
 def _layer(ops: Any, shape: BertShape, weights: Weights, at: str, x: Any, bias: Any) -> Any:

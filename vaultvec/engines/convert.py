@@ -66,6 +66,9 @@ def _write_tokenizer(model: ModelSpec, loaded: Any, target: Path) -> None:
         from tokenizers.normalizers import Lowercase, Sequence
 
         backend.normalizer = Sequence([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+    backend.no_truncation()
+    if loaded.tokenizer.truncation_side == "left":  # the side is kept, the length is the engine's
+        backend.enable_truncation(512, direction="left")
     backend.save(str(target / "tokenizer.json"))
 
 

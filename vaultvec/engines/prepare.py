@@ -29,7 +29,7 @@ from vaultvec.errors import ModelError
 from vaultvec.models import FOLDER, L6, ModelSpec, resolve, verify_weights, weights_path
 
 Notify = Callable[[str], None]
-FORMAT = 2  # raised when prepared folders of an earlier version can no longer be used
+FORMAT = 3  # raised when prepared folders of an earlier version can no longer be used
 WEIGHT_FILES = ("*.safetensors", "*.bin")
 FACT_FILES = ("*.json", "*.txt", "*.model", "*.spm")  # a folder's pooling, limits, prompts and vocabulary
 # Of those, what decides a vector; a README, a log or the state of a training does not.

@@ -32,15 +32,55 @@ def read_recipe(folder: Path) -> Recipe | None:
         pooling = _pooling(pooler)
         sentence = read_json(folder / "sentence_bert_config.json")
         prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
-        limit = int(sentence.get("max_seq_length") or read_json(folder / "tokenizer_config.json")["model_max_length"])
+        tokenizer = read_json(folder / "tokenizer_config.json")
+        limit = int(sentence.get("max_seq_length") or tokenizer["model_max_length"])
+        kept = _kept_by_transformers(read_json(folder / "tokenizer.json"), tokenizer, shape)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     plain = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
     if shape is None or not plain or pooling not in ("mean", "cls") or sentence.get("do_lower_case"):
         return None
-    if pooler.get("include_prompt") is False:  # convert.py knows whether it matters
+    if not kept or pooler.get("include_prompt") is False:  # convert.py knows better
         return None
     return Recipe(shape, pooling, min(limit, shape.positions), prompts)
+
+
+def _kept_by_transformers(tokenizer: dict[str, Any], config: dict[str, Any], shape: BertShape | None) -> bool:
+    """Whether transformers tokenises by tokenizer.json as it is written.
+
+    Of a class that it knows it takes the vocabulary alone, and makes the steps before it anew from tokenizer_config.json
+    (its TokenizersBackend.convert_to_native_format). Of those, the two that most BERTs have are compared here.
+    """
+    usual = "BertTokenizer" if shape and shape.model_type == "bert" else ""
+    name = str(config.get("tokenizer_class") or usual).removesuffix("Fast")
+    model, before = tokenizer["model"], tokenizer.get("pre_tokenizer") or {}
+    if config.get("truncation_side") == "left":
+        return False
+    if name in ("PreTrainedTokenizer", "TokenizersBackend"):
+        return True
+    if name == "BertTokenizer":
+        return (
+            tokenizer.get("normalizer")
+            == {
+                "type": "BertNormalizer",
+                "clean_text": True,
+                "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+                "strip_accents": config.get("strip_accents"),
+                "lowercase": config.get("do_lower_case", True),
+            }
+            and before.get("type") == "BertPreTokenizer"
+            and (model.get("continuing_subword_prefix"), model.get("max_input_chars_per_word")) == ("##", 100)
+        )
+    if name == "XLMRobertaTokenizer":
+        kinds = [step.get("type") for step in before.get("pretokenizers", ())]
+        scheme = [step.get("prepend_scheme", "always") for step in before.get("pretokenizers", ())][1:]
+        return (
+            (tokenizer.get("normalizer") or {"type": "Precompiled"}).get("type") == "Precompiled"
+            and (kinds, scheme) == (["WhitespaceSplit", "Metaspace"], ["always"])
+            and config.get("add_prefix_space", True) is True
+            and (model.get("unk_id"), model.get("byte_fallback", False)) == (3, False)
+        )
+    return False
 
 
 def _pooling(config: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ class HfTokenizer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tokenizer = _load(path)
+        self._tokenizer, self._keeps_end = _load(path)
         self._prefix, self._suffix = self._find_specials()
         self._joinable = self._probe_joinable()
 
@@ -56,6 +56,8 @@ class HfTokenizer:
         if max_tokens is None:
             return self._rows(texts, None, self._prefix, self._suffix)[0]
         room = max(0, max_tokens - len(self._prefix) - len(self._suffix))
+        if self._keeps_end:
+            return self._rows(texts, room, self._prefix, self._suffix)[0]
         heads = [_head(text, room * HEAD_CHARACTERS_PER_TOKEN) for text in texts]
         rows, counts = self._rows(heads, room, self._prefix, self._suffix)
         wanted = room + SPARE_TOKENS
@@ -85,7 +87,7 @@ class HfTokenizer:
             ends = [0]
             for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
                 flat += before
-                flat += encoding.ids[:room]
+                flat += encoding.ids[-room:] if self._keeps_end and room else encoding.ids[:room]
                 flat += after
                 ends.append(len(flat))
                 counts.append(len(encoding))
@@ -110,7 +112,8 @@ class HfTokenizer:
         )
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> tuple[Any, bool]:
+    """The library's tokenizer, and whether it cuts a text at its start, as few models want it."""
     say_aloud()
     from tokenizers import Tokenizer
 
@@ -118,9 +121,10 @@ def _load(path: Path) -> Any:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ModelError(f"{path} is no tokenizer.json that can be read ({error}); get the model again") from error
+    keeps_end = (tokenizer.truncation or {}).get("direction", "").lower() == "left"
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer
+    return tokenizer, keeps_end
 
 
 def _head(text: str, characters: int) -> str:

@@ -135,12 +135,26 @@ class PackedEncoder:
         host = torch.empty(2 * total + len(offsets), dtype=torch.int32, pin_memory=self.device.type == "cuda")
         view = host.numpy()
         np.concatenate(rows, out=view[:total], casting="same_kind")
-        starts = offsets[:-1] - self.architecture.position_offset
-        view[total : 2 * total] = np.arange(total) - np.repeat(starts, lengths)
+        view[total : 2 * total] = _positions(view[:total], offsets, self.architecture.position_offset)
         view[2 * total :] = offsets
         there = send(host, self.device)
         layout = Layout(there[2 * total :], tuple(lengths.tolist()))
         return layout, there[:total], there[total : 2 * total]
+
+
+def _positions(ids: TokenIds, offsets: TokenIds, first: int) -> TokenIds:
+    """Row of the position table for each token; those before `first` are kept for padding.
+
+    RoBERTa's padding token is not counted, not even one that a note spells out ("<pad>"): it has the row of its id.
+    """
+    lengths = np.diff(offsets)
+    positions: TokenIds = np.arange(len(ids), dtype=np.int32) - np.repeat(offsets[:-1] - np.int32(first), lengths)
+    padding = ids == first - 1
+    if first and padding.any():
+        before = np.concatenate([[0], np.cumsum(padding)])  # padding tokens before each token of the batch
+        skipped = before[:-1] - np.repeat(before[offsets[:-1]], lengths)
+        positions = np.where(padding, first - 1, positions - skipped).astype(np.int32)
+    return positions
 
 
 def _layer_step(mixed: Tensor, x: Tensor, layer: LayerWeights, eps: float, gelu: str) -> Tensor:

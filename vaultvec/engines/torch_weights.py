@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaultvec.engines.bert_graph import default_pad_id
+from vaultvec.engines.bert_graph import bare_name, default_pad_id
 from vaultvec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_folder(folder: Path, pooling: str) -> Weights | None:
         return None
     from safetensors.torch import load_file
 
-    return Weights(architecture, {_bare(name): tensor for name, tensor in load_file(path).items()})
+    return Weights(architecture, {bare_name(name): tensor for name, tensor in load_file(path).items()})
 
 
 def read_loaded(reference: Any) -> Weights | None:
@@ -77,7 +77,7 @@ def read_loaded(reference: Any) -> Weights | None:
     architecture = _architecture(backbone.config.to_dict(), getattr(modules[1], "pooling_mode", ""))
     if architecture is None:
         return None
-    return Weights(architecture, {_bare(name): tensor for name, tensor in backbone.state_dict().items()})
+    return Weights(architecture, {bare_name(name): tensor for name, tensor in backbone.state_dict().items()})
 
 
 def _architecture(given: Mapping[str, Any], pooling: str) -> Architecture | None:
@@ -127,8 +127,3 @@ def _read_modules(folder: Path) -> str | None:
 
 def _plain_modules(kinds: list[str]) -> bool:
     return kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
-
-
-def _bare(name: str) -> str:
-    """A tensor's name without the model's own prefix ("bert.", "roberta.")."""
-    return name.split(".", 1)[1] if name.split(".", 1)[0] in ("bert", "roberta") else name
