@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from tiny_model import HIDDEN, POSITIONS, TEXTS, write_tiny_bert
 
 from embeddings import EmbeddingModel
+from vaultvec.datatypes import Batch, Encoded
 from vaultvec.engines import convert, create_engine, load_tokenizer, prepare, resolve_model
+from vaultvec.engines.bert_graph import Weights, build_bert
 from vaultvec.engines.prepare import complete
 from vaultvec.engines.recipe import read_recipe
 from vaultvec.engines.reference import load_reference
@@ -304,6 +306,42 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(folder: Path, t
         (folder / "modules.json").unlink()
     with pytest.raises(ModelError, match="a tokenizer of 30522 tokens and embeddings of 30000"):
         resolve_model(resolve(str(folder)), tmp_path / "models")
+
+
+def test_a_graph_that_gives_other_vectors_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(folder)
+    assert recipe is not None
+    graph = build_bert(recipe.shape, Weights(folder / "model.safetensors"), "cls")  # the model's pooling is mean
+    (folder / "modules.json").unlink()
+    monkeypatch.setattr(convert, "_trace", lambda _: graph)
+    with pytest.raises(ModelError, match=r"gives other vectors in OpenVINO .*set ENGINE to torch"):
+        engine_vectors(folder, tmp_path / "models", "openvino")
+    monkeypatch.setattr(convert, "_trace", lambda _: 1 / 0)
+    with pytest.raises(
+        ModelError, match=r"cannot be made a graph for OpenVINO \(division by zero\); set ENGINE to torch"
+    ):
+        engine_vectors(folder, tmp_path / "models", "openvino")
+
+
+def test_padding_that_sees_nothing_spoils_no_text(folder: Path, tmp_path: Path) -> None:
+    """In a window of 8 tokens, the padding behind a short text has no token to look at."""
+    from transformers import ModernBertConfig, ModernBertModel
+
+    config = ModernBertConfig(
+        vocab_size=30522, hidden_size=HIDDEN, intermediate_size=HIDDEN, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=POSITIONS, local_attention=8, pad_token_id=0, bos_token_id=101, eos_token_id=102,
+        cls_token_id=101, sep_token_id=102,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    ModernBertModel(config).save_pretrained(folder)
+    engine = create_engine(Settings(engine="openvino", precision="fp32"), resolve(str(folder)), tmp_path / "models")
+    rows = engine.tokenizer.encode(SAFE_TEXTS, engine.model.max_tokens)
+    together = Batch(tuple(Encoded(i, "", row) for i, row in enumerate(rows)))
+    assert together.max_tokens > 30
+    assert lowest_cosine(engine._forward(together), reference_vectors(folder)) >= 0.9999
+    engine.close()
 
 
 # ── tokenizers that transformers builds otherwise than tokenizer.json has it ─────────────────────────────────────────

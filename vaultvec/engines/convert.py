@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vaultvec.cores import usable_cores
+from vaultvec.datatypes import TokenIds, Vectors
 from vaultvec.engines.bert_graph import mean_pool, unit_rows
-from vaultvec.engines.openvino_runtime import openvino, save_model
+from vaultvec.engines.calibration import calibration_texts
+from vaultvec.engines.openvino_runtime import CompiledModel, openvino, save_model
+from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import check_vocabulary, complete, folder_revision, local_folder, spec_from, write_facts
 from vaultvec.engines.reference import load_reference
+from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import ModelError
 from vaultvec.models import ModelSpec
+
+CHECK_TEXTS = 6
+LONG_CHECK_TOKENS = 512  # of one text more, which is cut at the limit or here: a large model needs seconds for it
+LOWEST_COSINE = 0.999
+MASKED = np.float32(-3e4)  # no token's share beside any other's, and finite in fp16 too
 
 
 def sentence_graph_of_onnx(path: Path) -> Any:
@@ -52,9 +63,12 @@ def write_model(model: ModelSpec, target: Path, graph: bool) -> None:
     _check_prompt(spec, loaded)
     pad_id = getattr(loaded.tokenizer, "pad_token_id", 0) or 0
     write_facts(target, spec.with_revision(_revision(model, loaded)), pad_id)
+    rows, expected = _checked_rows(model, loaded, HfTokenizer(target / "tokenizer.json"), spec.max_tokens)
     if graph:
-        (target / "openvino").mkdir()
-        save_model(_trace(loaded), target / "openvino" / "model.xml")
+        path = target / "openvino" / "model.xml"
+        path.parent.mkdir()
+        save_model(_traced(model, loaded), path)
+        _check_graph(model, path, [padded_inputs(batch, pad_id) for batch in (rows[:-1], rows[-1:])], expected())
         (target / "openvino" / "checks.json").write_text("{}", encoding="utf-8")
 
 
@@ -70,6 +84,55 @@ def _write_tokenizer(model: ModelSpec, loaded: Any, target: Path) -> None:
     if loaded.tokenizer.truncation_side == "left":  # the side is kept, the length is the engine's
         backend.enable_truncation(512, direction="left")
     backend.save(str(target / "tokenizer.json"))
+
+
+def _checked_rows(
+    model: ModelSpec, loaded: Any, tokenizer: HfTokenizer, max_tokens: int
+) -> tuple[list[TokenIds], Callable[[], Vectors]]:
+    """Token ids of some texts, and what makes sentence-transformers' vectors of them.
+
+    Raises ModelError when the tokenizer that was written does not give the ids that transformers gives.
+    """
+    texts = calibration_texts(CHECK_TEXTS)
+    limit = min(max_tokens, LONG_CHECK_TOKENS)
+    texts.append("\n".join(texts) * (1 + limit // 64))
+    rows = tokenizer.encode(texts, limit)
+    theirs = loaded.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+    if any(row.tolist() != list(other) for row, other in zip(rows, theirs, strict=True)):
+        raise ModelError(
+            f"{model.name} has a tokenizer that tokenizer.json alone does not describe; choose another model"
+        )
+
+    def expected() -> Vectors:
+        loaded.max_seq_length = limit
+        vectors: Vectors = loaded.encode(texts, prompt="", normalize_embeddings=True, show_progress_bar=False)
+        return vectors
+
+    return rows, expected
+
+
+def _check_graph(model: ModelSpec, path: Path, batches: list[dict[str, TokenIds]], expected: Vectors) -> None:
+    """Raises ModelError when the graph gives other vectors than the model: it was traced on one example, and whatever
+    that one decided (a length, a mask, a table of positions) stands in it for ever."""
+    compiled = CompiledModel(path, streams=1, threads=usable_cores())
+    vectors = np.concatenate([compiled.infer(batch) for batch in batches])
+    lowest = float(np.nan_to_num(np.sum(vectors * expected, axis=1), nan=-1.0).min())
+    if lowest < LOWEST_COSINE:
+        raise ModelError(
+            f"{model.name} gives other vectors in OpenVINO than in sentence-transformers (lowest cosine {lowest:.4f}); "
+            "set ENGINE to torch in config.py"
+        )
+
+
+def _traced(model: ModelSpec, loaded: Any) -> Any:
+    try:
+        return _trace(loaded)
+    except Exception as error:  # of torch's tracer, of a layer's own code, of OpenVINO: each has its own class
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"{model.name} cannot be made a graph for OpenVINO ({reason[0][:160].rstrip('.')}); "
+            "set ENGINE to torch in config.py"
+        ) from error
 
 
 def _embedding_rows(loaded: Any) -> int:
@@ -153,8 +216,33 @@ def _trace(loaded: Any) -> Any:
         model = ov.convert_model(Sentence().float().eval(), example_input=example)
     for port in model.inputs:
         port.get_node().set_partial_shape(ov.PartialShape([-1, -1]))
+    _keep_finite(model)
     model.validate_nodes_and_infer_types()
     return model
+
+
+def _keep_finite(graph: Any) -> None:
+    """Make masks that say "nowhere" to a token say "hardly" instead.
+
+    With sliding windows (ModernBERT, Mistral) a padding token far behind its text sees padding alone. torch gives zeros
+    for it, OpenVINO NaN, which pooling carries into the vector: 0 times NaN is NaN.
+    """
+    ov = openvino()
+    ops = ov.opset13
+    finite: dict[tuple[str, int], Any] = {}
+    for node in graph.get_ops():
+        if node.get_type_name() != "ScaledDotProductAttention" or node.get_input_size() < 4:
+            continue
+        mask = node.input_value(3)
+        key = (mask.get_node().get_name(), mask.get_index())
+        if key not in finite:
+            boolean = mask.get_element_type() == ov.Type.boolean
+            finite[key] = (
+                ops.select(mask, np.float32(0), MASKED)
+                if boolean
+                else ops.maximum(mask, ops.convert_like(MASKED, mask))
+            )
+        node.input(3).replace_source_output(finite[key].output(0))
 
 
 def main() -> int:
