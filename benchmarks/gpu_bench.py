@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,21 @@ def environment(device: str, folder: Path, options: argparse.Namespace) -> dict[
         "weights_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "weights": "fp16, expanded" if options.expanded else "as they are",
         "texts": options.texts.name,
-        **{name: version(name) for name in ("torch", "sentence-transformers", "transformers", "tokenizers", "numpy")},
+        **{name: installed(name) for name in ("torch", "sentence-transformers", "transformers", "tokenizers", "numpy")},
     }
     if device == "cuda":
         major, minor = torch.cuda.get_device_capability()
         found |= {"gpu": torch.cuda.get_device_name(), "capability": f"{major}.{minor}", "cuda": torch.version.cuda}
         found["driver"] = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return found
+
+
+def installed(package: str) -> str | None:
+    """Its version, None where it says none: no reason to measure nothing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def output_of(*command: str) -> str | None:
@@ -173,12 +181,12 @@ def aims(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| way | texts/s | ± | tokens/s | of the ceiling (square / model) | GPU use | model busy | peak MB | lowest cosine |",
+        "| way | texts/s | ± | tokens/s | of the ceiling (square / model) | GPU use | a batch on it | peak MB | lowest cosine |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in result["rows"]:
         share = " / ".join(f"{100 * part:.1f} %" for part in row.get("share_of_ceiling", {}).values())
-        use, busy = (percent(row[name]) for name in ("gpu_use_percent", "model_busy_percent"))
+        use, busy = (percent(row[name]) for name in ("gpu_use_percent", "batch_on_device_percent"))
         peak, lowest = row["peak_gpu_memory_mb"], row["lowest_cosine"]
         lines.append(
             f"| {row['label']} | {row['texts_per_second']:,.1f} | {100 * row['spread']:.0f} % "

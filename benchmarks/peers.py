@@ -25,7 +25,9 @@ def sentence_transformers_way(reference: Any) -> Way:
 
     def run(texts: Sequence[str]) -> Vectors:
         return np.asarray(
-            reference.encode(list(texts), normalize_embeddings=True, show_progress_bar=False), dtype=np.float32
+            # No prompt: the texts are as ours get them, and a model's default prompt would be work that ours does not do.
+            reference.encode(list(texts), prompt="", normalize_embeddings=True, show_progress_bar=False),
+            dtype=np.float32,
         )
 
     return Way("sentence_transformers", "sentence-transformers `encode`, its defaults", run)

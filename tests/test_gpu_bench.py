@@ -21,6 +21,7 @@ from benchmarks.gpu_details import sweep
 from benchmarks.gpu_model import expand_weights, halve_weights
 from benchmarks.gpu_texts import make_texts, read_texts
 from benchmarks.gpu_ways import QUICK, Bench, Way, cosines, embed
+from benchmarks.peers import sentence_transformers_way
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +39,7 @@ def test_it_needs_neither_the_store_nor_another_engine() -> None:
 def row(key: str, speed: float) -> dict[str, object]:
     return {
         "key": key, "label": key, "texts_per_second": speed, "tokens_per_second": round(speed * 184), "spread": 0.01,
-        "gpu_use_percent": None, "model_busy_percent": 12.0, "peak_gpu_memory_mb": None, "lowest_cosine": 1.0,
+        "gpu_use_percent": None, "batch_on_device_percent": 12.0, "peak_gpu_memory_mb": None, "lowest_cosine": 1.0,
         "share_of_ceiling": {"square": 0.1},
     }  # fmt: skip
 
@@ -149,6 +150,7 @@ def test_every_budget_of_the_sweep_sorts_all_its_texts_at_once() -> None:
 
     class Counting:
         device, dim, token_budget, window = "cpu", 2, 0, 7
+        _encoder = SimpleNamespace(compiled=True)
 
         def plan(self, items: list[int]) -> list[int]:  # noqa: ARG002
             seen.append((self.token_budget, self.window))
@@ -163,6 +165,51 @@ def test_every_budget_of_the_sweep_sorts_all_its_texts_at_once() -> None:
     bench: Any = SimpleNamespace(engine=lambda **_: Counting(), sizes=sizes, ids=[0] * 40, seconds_left=lambda: 1)
     sweep(bench)
     assert set(seen) == {(2048, 10), (262_144, 40)}
+
+
+def test_a_sweep_without_a_compiler_measures_nothing_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    class Uncompiled:
+        device, dim, token_budget, window = "cpu", 2, 0, 7
+        _encoder = SimpleNamespace(compiled=False)
+
+        def plan(self, _: list[int]) -> list[int]:
+            return []
+
+        embed_batches = plan
+
+        def close(self) -> None: ...
+
+    sizes = SimpleNamespace(budgets=(2048,), ours=40)
+    bench: Any = SimpleNamespace(engine=lambda **_: Uncompiled(), sizes=sizes, ids=[0] * 40, seconds_left=lambda: 1)
+    assert [row["compiled"] for row in sweep(bench)] == [False]
+    assert "torch.compile does not work here" in capsys.readouterr().err
+
+
+def test_the_baselines_run_without_a_prompt_and_in_the_precision_they_are_named_for() -> None:
+    asked: list[Any] = []
+
+    class Baseline:
+        device = torch.device("cpu")
+
+        def encode(self, texts: Any, **options: Any) -> Any:
+            asked.append(options["prompt"])
+            return np.ones(2) if isinstance(texts, str) else np.ones((len(texts), 2))
+
+    class Stub(Bench):
+        def __init__(self) -> None:
+            self.failures, self.sizes, self.device, self.texts = {}, QUICK, "cpu", ["a", "b"] * 8
+
+        def reference(self, half: bool = False) -> Any:  # noqa: ARG002
+            return Baseline()
+
+        def our_ways(self) -> list[Way]:
+            return []
+
+    for way in Stub().ways():
+        way.run(way.count)
+    sentence_transformers_way(Baseline()).run(["a"])
+    assert set(asked) == {""}
+    assert len(asked) >= 4
 
 
 def test_weights_travel_in_half_the_size_and_are_whole_again_where_they_are_measured(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Failing:
     def __init__(self, inner: Any, error: RuntimeError) -> None:
         self.device, self.bytes_per_token, self.error = inner.device, inner.bytes_per_token, error
 
-    def encode(self, rows: Sequence[Any]) -> torch.Tensor:
+    def pack(self, rows: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         del rows
         raise self.error
 
@@ -151,6 +151,34 @@ def test_what_a_failed_device_was_to_write_is_never_freed(monkeypatch: pytest.Mo
     with pytest.raises(RuntimeError, match="illegal memory"):
         _Flight(Batch(()), host, Lost()).wait()  # type: ignore[arg-type]
     assert [kept is host for kept in torch_device._kept] == [True]
+
+
+def test_the_clock_of_a_batch_starts_when_it_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an idle device the time of packing would count as the model's."""
+    engine, order = cpu_engine(), []
+
+    class Clock:
+        seconds = 1.0
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda: order.append(name)
+
+    class Watched:
+        compiled, device = False, engine._encoder.device
+
+        def pack(self, rows: Sequence[Any]) -> Any:
+            order.append("pack")
+            return engine_encoder.pack(rows)
+
+        def run(self, *packed: Any) -> torch.Tensor:
+            order.append("run")
+            return engine_encoder.run(*packed)
+
+    engine_encoder = engine._encoder
+    engine._encoder = Watched()  # type: ignore[assignment]
+    monkeypatch.setattr(torch_device, "new_clock", lambda _: Clock())
+    engine.embed_documents(["a note"])
+    assert order == ["pack", "start", "run", "stop", "wait"]
 
 
 @pytest.mark.parametrize(("kind", "queued"), [("cuda", True), ("mps", False), ("cpu", False)])

@@ -99,12 +99,15 @@ class Faulty:
         self.bytes_per_token = inner.bytes_per_token
         self.calls = 0
 
-    def encode(self, rows: Sequence[TokenIds]) -> torch.Tensor:
+    def pack(self, rows: Sequence[TokenIds]) -> Any:
         self.calls += 1
         tokens = max(map(len, rows)) * len(rows)
         if (self.limit and tokens > self.limit) or (self.after and self.calls >= self.after):
             self.fail()
-        vectors: torch.Tensor = self.inner.encode(rows)
+        return self.inner.pack(rows)
+
+    def run(self, *packed: Any) -> torch.Tensor:
+        vectors: torch.Tensor = self.inner.run(*packed)
         return vectors
 
 

@@ -144,17 +144,27 @@ def keep_forever(host: torch.Tensor) -> None:
 
 
 class CudaClock:
-    """Two events around a batch: when it is done can be awaited alone, and what it took is the GPU's own time."""
+    """Two events around a batch: when it is done can be awaited alone, and what it took is the GPU's own time.
+
+    Gaps between two kernels count: the host that launches them too slowly is part of what a batch takes.
+    """
 
     def __init__(self, device: torch.device) -> None:
         import torch
 
         self._stream = torch.cuda.current_stream(device)
         self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
-        self._events[0].record(self._stream)
+        self._running = False
+
+    def start(self) -> None:
+        """The batch is packed and its first kernel comes next. Further calls do nothing: a batch may run in parts."""
+        if not self._running:
+            self._events[0].record(self._stream)
+            self._running = True
 
     def stop(self) -> None:
-        """Everything queued so far belongs to the batch."""
+        """Everything queued since `start` belongs to the batch."""
+        self.start()
         self._events[1].record(self._stream)
 
     def wait(self) -> None:
@@ -167,8 +177,8 @@ class CudaClock:
         return float(self._events[0].elapsed_time(self._events[1])) / 1000
 
 
-def start_clock(device: torch.device) -> CudaClock | None:
-    """A running clock on CUDA; None elsewhere, where `copy_back` waits."""
+def new_clock(device: torch.device) -> CudaClock | None:
+    """A clock on CUDA, not yet started; None elsewhere, where `copy_back` waits."""
     return CudaClock(device) if device.type == "cuda" else None
 
 

@@ -43,8 +43,17 @@ class Encoder(Protocol):
         """Memory that a token of a batch takes while it is in the model."""
         ...
 
+    def pack(self, rows: Sequence[TokenIds]) -> tuple[Any, ...]:
+        """Texts with a token at least, as `run` takes them, on their way to the device."""
+        ...
+
+    @property
+    def run(self) -> Callable[..., torch.Tensor]:
+        """What `pack` made → (len(rows), dim) float32."""
+        ...
+
     def encode(self, rows: Sequence[TokenIds]) -> torch.Tensor:
-        """(len(rows), dim) float32."""
+        """`run` over what `pack` makes."""
         ...
 
 

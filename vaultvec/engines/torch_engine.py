@@ -204,31 +204,34 @@ class TorchEngine(Engine):
         import torch
 
         begun = perf_counter()
-        clock = hardware.start_clock(encoder.device)
+        clock = hardware.new_clock(encoder.device)
         rows = [item.token_ids for item in batch.items]
         order: tuple[int, ...] = ()
         lengths = [len(row) for row in rows]
         if max(lengths) * len(rows) <= self.token_budget:
-            vectors = self._encode(encoder, rows)
+            vectors = self._encode(encoder, rows, clock)
         else:
             plan = plan_batches(lengths, self.token_budget)
             order = tuple(i for part in plan for i in part)
-            vectors = torch.cat([self._encode(encoder, [rows[i] for i in part]) for part in plan])
+            vectors = torch.cat([self._encode(encoder, [rows[i] for i in part], clock) for part in plan])
         host = hardware.copy_back(vectors)
         if clock is not None:
             clock.stop()
         return _Flight(batch, host, clock, order, perf_counter() - begun)
 
-    def _encode(self, encoder: Encoder, rows: Sequence[TokenIds]) -> torch.Tensor:
+    def _encode(self, encoder: Encoder, rows: Sequence[TokenIds], clock: hardware.CudaClock | None) -> torch.Tensor:
         """A text without any token, which a tokenizer without special tokens makes of "", has a zero vector: it alone fails."""
         import torch
 
         full = [i for i, row in enumerate(rows) if len(row)]
-        if len(full) == len(rows):
-            return encoder.encode(rows)
+        packed = encoder.pack([rows[i] for i in full]) if full else None
+        if clock is not None:  # packing is the host's work: the device may have had nothing to do meanwhile
+            clock.start()
+        if packed is not None and len(full) == len(rows):
+            return encoder.run(*packed)
         vectors = torch.zeros((len(rows), self.dim), device=encoder.device)
-        if full:
-            vectors[full] = encoder.encode([rows[i] for i in full])
+        if packed is not None:
+            vectors[full] = encoder.run(*packed)
         return vectors
 
     def _recover(self, error: RuntimeError, encoder: Encoder, *, alone: bool) -> None:

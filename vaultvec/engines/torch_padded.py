@@ -36,14 +36,22 @@ class PaddedEncoder:
 
     def encode(self, rows: Sequence[TokenIds]) -> Tensor:
         """Unit vectors (len(rows), dim) float32 on the device."""
-        import torch
+        return self.run(*self.pack(rows))
 
+    def pack(self, rows: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask (len(rows), longest) int64 on the device."""
         lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
         real = np.arange(lengths.max()) < lengths[:, None]  # (len(rows), longest)
         ids = np.full(real.shape, self._pad_id, dtype=np.int64)
         ids[real] = np.concatenate(rows)
+        return self._send(ids), self._send(real.astype(np.int64))
+
+    def run(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The modules over what `pack` made."""
+        import torch
+
         with torch.inference_mode():
-            inputs = {"input_ids": self._send(ids), "attention_mask": self._send(real.astype(np.int64))}
+            inputs = {"input_ids": ids, "attention_mask": mask}
             if self._types:
                 inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
             features = self._backbone(inputs)
