@@ -29,6 +29,7 @@ POISON = "POISON"
 lock = threading.Lock()
 asked: dict[str, list[dict[str, Any]]] = defaultdict(list)
 flying: dict[str, int] = defaultdict(int)
+away: dict[str, int] = defaultdict(int)  # requests that a model does not answer because it starts again
 released = threading.Event()
 
 
@@ -190,6 +191,12 @@ class Protocol(BaseHTTPRequestHandler):
             raise Fail(400, "the input length exceeds the context length")
         if fault == "tight500" and any(len(text) > 100 for text in texts):  # llama.cpp
             raise Fail(500, "input (999 tokens) is too large to process. increase the physical batch size")
+        if fault == "restarts":  # a poisoned text brings it down; it is back after four requests
+            down = away[body["model"]]
+            away[body["model"]] = down - 1 if down else 4 * poisoned
+            if down or poisoned:
+                self.close_connection = True
+                return None
         if poisoned and "mortal" in asked:
             os._exit(1)
         if poisoned and fault == "hang":

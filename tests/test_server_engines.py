@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from vaultvec.datatypes import BatchResult, Encoded
 from vaultvec.engines import create_engine
 from vaultvec.engines.base import Engine
 from vaultvec.engines.ollama_engine import OllamaEngine
+from vaultvec.engines.openai_answers import retry_after
 from vaultvec.engines.openai_engine import OpenAIEngine
 from vaultvec.engines.served_revision import revision_of
 from vaultvec.engines.server_address import parse_address
@@ -38,6 +40,7 @@ FAULTS = (
     *("poison", "nan", "nan500", "zero", "hollow", "short", "drop", "notjson", "slow", "tight", "flaky", "full"),
     *("limited", "broken", "drift", "narrow", "dropfirst", "sleepy", "noinfo", "num_ctx", "nobase64", "ignores64"),
     *("shuffled", "plain", "missing", "tight500", "hang", "retrained", "rounded", "echo", "unlisted"),
+    "restarts",
 )
 _unique = count()
 
@@ -267,6 +270,11 @@ def test_passing_trouble_is_waited_out(bench: Bench, kind: str, what: str) -> No
     assert np.allclose(engine.embed_documents(TEXTS[:1]), expected(TEXTS[:1]), atol=1e-6)
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "soon", ""])
+def test_a_retry_after_that_is_no_time_is_none(value: str) -> None:
+    assert retry_after(SimpleNamespace(headers={"retry-after": value})) is None  # type: ignore[arg-type]
+
+
 def test_retry_after_is_obeyed(bench: Bench) -> None:
     name = fault("limited")  # the third request is told to come back after 0.3 s; the engine's own pause is far shorter
     engine = bench.openai(name)
@@ -283,6 +291,16 @@ def test_a_server_that_fails_on_everything_ends_the_run(bench: Bench) -> None:
     with pytest.raises(EngineError, match=r"fails on every text.*llama runner"):
         run(engine, TEXTS)
     assert len(bench.log(name)) < 10  # no bisection of a server that is broken
+
+
+@BOTH
+def test_no_text_is_blamed_for_a_server_that_another_one_brought_down(bench: Bench, kind: str) -> None:
+    engine = bench.engine(kind, fault("restarts"))
+    engine.streams = 1
+    results = run(engine, [*TEXTS[:2], BAD])
+    assert [result.batch.items[p].index for result in results for p, _ in result.failed] == [2]
+    rows = {item.index: row for r in results for item, row in zip(r.batch.items, r.vectors, strict=True)}
+    assert np.allclose([rows[0], rows[1]], expected(TEXTS[:2]), atol=1e-6)
 
 
 def test_an_array_that_drifts_is_sent_singly(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,8 @@ def retry_after(response: httpx.Response) -> float | None:
     """Seconds that Retry-After asks for, given as a number or a date; None without one."""
     value = response.headers.get("retry-after", "")
     try:
-        return float(value)
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

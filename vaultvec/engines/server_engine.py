@@ -11,6 +11,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -200,8 +201,13 @@ class ServerEngine(Engine):
             if len(texts) == 1:
                 self._raise_if_overloaded(error)
             refused_for_count = isinstance(error, RequestRejected) and not _is_length(reason)
+            away = isinstance(error, ServerBusy) and not error.timed_out
         if not probed:
-            self._probe(reason)
+            self._probe(reason)  # patient: a text may have brought the server down, and it starts again
+        elif away and len(texts) == 1:
+            self._probe(reason)  # the text before may have: this one waits too, and gets another chance
+            with suppress(RequestRejected, ServerBusy):
+                return self._try(texts, retries=0), {}
         if len(texts) == 1:
             return self._embed_shortened(texts[0], reason)
         middle = len(texts) // 2
@@ -236,7 +242,7 @@ class ServerEngine(Engine):
     def _probe(self, reason: str) -> None:
         """Raises EngineError when the server fails on a harmless text too: then no text is to blame."""
         try:
-            self._try([PROBE], retries=1)
+            self._try([PROBE], self.patience.retries)
         except (RequestRejected, ServerBusy) as error:
             raise EngineError(
                 f"{self.name} at {self.device} fails on every text ({reason or error}); what is embedded is kept: "
