@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -460,6 +462,20 @@ def test_requests_in_flight_are_tuned(bench: Bench) -> None:
     assert [item.index for r in results for item in sorted(r.batch.items, key=lambda i: i.index)] == list(
         range(len(texts))
     )
+
+
+@pytest.mark.parametrize("kind", ["OllamaEngine", "OpenAIEngine"])
+def test_a_proxy_that_cannot_be_used_is_one_line(kind: str) -> None:
+    """In a process of its own: Ollama's client reads the environment when it is imported."""
+    code = (
+        "from vaultvec.engines import ollama_engine, openai_engine; from vaultvec.models import ModelSpec\n"
+        f"engine = getattr(ollama_engine, '{kind}', None) or openai_engine.{kind}\n"
+        "key = {} if engine.name == 'ollama' else {'api_key': None}\n"
+        "engine.connect(ModelSpec('m', 'server'), 'http://far.example', window=9, notify=lambda _: None, **key)"
+    )
+    environment = os.environ | {"ALL_PROXY": "gopher://127.0.0.1:9", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert re.search(r"EngineError: the proxy that the environment names .*gopher.*unset it", done.stderr)
 
 
 def test_where_texts_go_is_said_first() -> None:

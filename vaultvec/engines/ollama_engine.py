@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vaultvec.engines.server_address import Address, parse_address
+from vaultvec.engines.server_address import Address, client_error, parse_address
 from vaultvec.engines.server_engine import (
     CONNECT_SECONDS,
     SAFE_CONTEXT,
@@ -209,9 +209,9 @@ class OllamaEngine(ServerEngine):
     def _client(self, timeout: float) -> ollama.Client:
         """A client with at least this timeout (s), in powers of two, so that few are made."""
         try:
-            import ollama
-        except ImportError:
-            raise EngineError('ENGINE = "ollama" needs its client; run: pip install ollama') from None
+            import ollama  # makes a client of its own at once, with the environment's proxy
+        except (ImportError, ValueError) as error:
+            raise client_error(error, 'ENGINE = "ollama" needs its client; run: pip install ollama') from None
         allowed = 0.125
         while allowed < timeout:
             allowed *= 2

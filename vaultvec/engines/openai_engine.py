@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vaultvec.datatypes import Batch, BatchResult
 from vaultvec.engines.openai_answers import context_of, json_of, message_of, retry_after, rows_of
 from vaultvec.engines.served_revision import revision_of
-from vaultvec.engines.server_address import Address, parse_address
+from vaultvec.engines.server_address import Address, client_error, parse_address
 from vaultvec.engines.server_engine import (
     CONNECT_SECONDS,
     UNKNOWN_CONTEXT,
@@ -256,15 +256,18 @@ class OpenAIEngine(ServerEngine):
 
 def _client(address: Address, api_key: str | None) -> httpx.Client:
     """A client that follows no redirect and, on this machine, no proxy: texts go to the named address only."""
-    try:
-        import httpx
-    except ImportError:
-        raise EngineError('ENGINE = "openai" needs an HTTP client; run: pip install httpx') from None
     key = (api_key or "").strip()
     if not key.isascii() or any(not c.isprintable() or c.isspace() for c in key):
         raise SettingsError("OPENAI_API_KEY holds characters that no key has; set it again, without quotes or spaces")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(headers=headers, follow_redirects=False, trust_env=not address.local, verify=address.encrypted)
+    try:
+        import httpx
+
+        return httpx.Client(
+            headers=headers, follow_redirects=False, trust_env=not address.local, verify=address.encrypted
+        )
+    except (ImportError, ValueError) as error:
+        raise client_error(error, 'ENGINE = "openai" needs an HTTP client; run: pip install httpx') from None
 
 
 def _departure(address: Address) -> str:

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from vaultvec.errors import SettingsError
+from vaultvec.errors import EngineError, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,16 @@ def parse_address(url: str, setting: str) -> Address:
     if parts.query or parts.fragment:
         raise SettingsError(f"{setting} must end before '?' and '#', {example}")
     return Address(text.rstrip("/"), host, _is_local(host))
+
+
+def client_error(error: Exception, missing: str) -> EngineError:
+    """Why there is no HTTP client: `missing` is not installed, or the environment names a proxy that it cannot use."""
+    if isinstance(error, ModuleNotFoundError):
+        return EngineError(missing)
+    return EngineError(
+        f"the proxy that the environment names (ALL_PROXY, HTTP_PROXY, HTTPS_PROXY) cannot be used ({error}); "
+        "unset it, or for a SOCKS proxy run: pip install httpx[socks]"
+    )
 
 
 def _is_local(host: str) -> bool:
