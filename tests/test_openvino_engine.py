@@ -133,6 +133,15 @@ def test_a_model_is_prepared_once(tiny_bert: Path, tmp_path: Path) -> None:
     assert len(first.spec.revision) == len("folder:") + 64
 
 
+def test_what_an_earlier_version_prepared_is_cleared(tiny_bert: Path, tmp_path: Path) -> None:
+    old, other = (tmp_path / f"{name}-0123456789ab" / "prepared.json" for name in ("tiny-bert", "tiny-bert-large"))
+    for path, number in ((old, prepare.FORMAT - 1), (other, prepare.FORMAT)):
+        path.parent.mkdir()
+        path.write_text(json.dumps({"format": number}), encoding="utf-8")
+    prepare.prepare_facts(resolve(str(tiny_bert)), tmp_path)
+    assert (old.parent.exists(), other.parent.exists()) == (False, True)
+
+
 def test_facts_first_and_the_graph_later_give_the_same(tiny_bert: Path, tmp_path: Path) -> None:
     facts = prepare_facts(resolve(str(tiny_bert)), tmp_path)
     assert not facts.graph.exists()

@@ -10,6 +10,7 @@ others go through sentence-transformers, in a process of their own that takes it
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -83,7 +84,19 @@ def _prepare(model: ModelSpec, models_dir: Path, notify: Notify | None, *, graph
         build_once(folder, lambda target: write(target, graph))
         if graph and not (folder / "openvino" / "model.xml").is_file():  # another process wrote the facts alone
             build_once(folder / "openvino", lambda target: _graph_only(write, target))
+        _clear_outdated(models_dir, model)
     return _read(folder)
+
+
+def _clear_outdated(models_dir: Path, model: ModelSpec) -> None:
+    """Remove what an earlier version prepared of the model: nothing reads it any more, and a graph has 90 MB and more."""
+    for path in models_dir.glob(f"{glob.escape(model.slug)}-*/prepared.json"):
+        try:
+            outdated = int(json.loads(path.read_text(encoding="utf-8"))["format"]) < FORMAT
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if outdated:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def _read(folder: Path) -> Prepared:
