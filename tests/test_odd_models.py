@@ -459,6 +459,24 @@ def test_positions_kept_for_padding_are_no_tokens(tmp_path: Path) -> None:
     assert resolve_model(resolve(str(folder)), tmp_path / "models").max_tokens == POSITIONS - 2
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sentence_roberta_config.json", {"max_seq_length": 20}),
+        ("sentence_xlm-roberta_config.json", {"max_seq_length": 20}),
+        ("sentence_bert_config.json", {"max_seq_length": 40, "processor_kwargs": {"model_max_length": 20}}),
+    ],
+    ids=lambda value: str(value)[:32],
+)
+def test_a_limit_is_found_wherever_sentence_transformers_looks_for_it(
+    folder: Path, tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    (folder / "sentence_bert_config.json").unlink()
+    edit(folder / name, **settings)
+    limit = load_reference(resolve(str(folder))).max_seq_length
+    assert resolve_model(resolve(str(folder)), tmp_path / "models").max_tokens == limit == 20
+
+
 def test_the_commit_of_a_hub_model_is_that_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     place = tmp_path / "models--someone--tiny"

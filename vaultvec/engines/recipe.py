@@ -9,6 +9,18 @@ from typing import Any
 
 from vaultvec.engines.bert_graph import BertShape
 
+# The names by which sentence-transformers looks for a Transformer module's settings, in its order.
+SENTENCE_CONFIGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# What it writes there of a plain encoder; anything else (lower case, a length for documents, arguments) is not plain.
+PLAIN: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -30,7 +42,7 @@ def read_recipe(folder: Path) -> Recipe | None:
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
         pooler = read_json(folder / modules[1]["path"] / "config.json") if len(modules) > 1 else {}
         pooling = _pooling(pooler)
-        sentence = read_json(folder / "sentence_bert_config.json")
+        sentence: dict[str, Any] = next(filter(None, (read_json(folder / name) for name in SENTENCE_CONFIGS)), {})
         prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
         tokenizer = read_json(folder / "tokenizer_config.json")
         limit = int(sentence.get("max_seq_length") or tokenizer["model_max_length"])
@@ -38,7 +50,9 @@ def read_recipe(folder: Path) -> Recipe | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     plain = kinds in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
-    if shape is None or not plain or pooling not in ("mean", "cls") or sentence.get("do_lower_case"):
+    if shape is None or not plain or pooling not in ("mean", "cls"):
+        return None
+    if any(PLAIN.get(key) != value for key, value in sentence.items() if value and key != "max_seq_length"):
         return None
     if not kept or pooler.get("include_prompt") is False:  # convert.py knows better
         return None
