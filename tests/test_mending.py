@@ -181,6 +181,29 @@ def test_what_a_killed_writer_left_is_looked_at_though_nothing_waits(
     assert_same(state_of(settings, vault), before)
 
 
+@pytest.mark.parametrize("older", ["chroma", "ledger.sqlite3"])
+def test_a_copy_from_another_time_is_not_taken_for_what_the_ledger_knows(older: str, tmp_path: Path) -> None:
+    """Chroma's rows are then as many as they should be, and some of them of texts that are gone."""
+    vault, settings = write_vault(tmp_path / "vault", 12, 6), fake_settings(tmp_path / "data")
+    put(vault, moving=ENGLISH, edited=f"{ENGLISH} before")
+    index(settings, vault)
+    part, copy = current_index(settings, vault) / older, tmp_path / "copy"
+    take = shutil.copytree if part.is_dir() else shutil.copy
+    take(part, copy)
+    (vault / "moving.md").rename(vault / "moved.md")
+    put(vault, edited=f"{ENGLISH} after")
+    index(settings, vault)
+    if part.is_dir():
+        shutil.rmtree(part)
+    take(copy, part)
+    said = index(settings, vault)
+    assert any("Chroma was made anew" in line and "another time" in line for line in said), said
+    clean = fake_settings(tmp_path / "clean")
+    index(clean, vault)
+    assert_same(state_of(settings, vault), state_of(clean, vault))
+    assert index(settings, vault) == []
+
+
 def test_only_a_torn_store_or_much_work_has_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

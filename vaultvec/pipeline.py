@@ -48,7 +48,7 @@ from vaultvec.names import vault_root
 from vaultvec.notes import READER_VERSION
 from vaultvec.reading import Reader, chunker_spec, worker_count
 from vaultvec.settings import Settings
-from vaultvec.store import exists, unfinished
+from vaultvec.store import exists, stamped, unfinished
 from vaultvec.vault import open_vault, walk
 from vaultvec.writer_process import PAYS_FROM, WriterProcess
 from vaultvec.writing import Writer, WriterTask
@@ -58,6 +58,7 @@ VERSIONS = {
     "chunker_version": str(CHUNKER_VERSION),
 }  # notes read by others are read again
 WARN_FROM = 20  # changed notes, from which a run looks again whether the models know the vault's languages
+OTHER_CHROMA = "it is not the one that the ledger knows, but a copy from another time"
 LONGEST_COMMIT = 30  # seconds that a thread or process is given to end
 
 Notify = Callable[[str], None]
@@ -209,7 +210,8 @@ class _Run:
         models = self._model_rows(ledger, choice.models)
         work = (len(changes.files), ledger.counts().pending, ledger.outbox_size())
         torn = unfinished(index.chroma)
-        if not any(work) and not torn:
+        other = exists(index.chroma) and not stamped(ledger, index.chroma)
+        if not (any(work) or torn or other):
             describe(self.report, ledger)
             self.report.model = " + ".join(model.name for model in choice.models)
             return
@@ -222,10 +224,10 @@ class _Run:
             )  # fmt: skip
             task = WriterTask(
                 index.ledger, index.chroma, [row.id for row in models], self.settings.batch_size,
-                verify=not self.settings.fast_mode, torn=torn,
+                verify=not self.settings.fast_mode, torn=torn, damage=OTHER_CHROMA if other else "",
             )  # fmt: skip
             # A torn graph crashes the process that opens it: another one then, which is started again with a new graph.
-            writer = WriterProcess(task) if torn or max(work) >= PAYS_FROM else Writer(task)
+            writer = WriterProcess(task) if torn or other or max(work) >= PAYS_FROM else Writer(task)
             stack.callback(self._stop, reader, writer)
             reader.start()
             writer.start()

@@ -208,7 +208,7 @@ def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) ->
 
 
 def _rebuild_index(folder: Path, notify: Notify) -> int:
-    from vaultvec.store import ChromaStore, discard, writing_store
+    from vaultvec.store import ChromaStore, discard, exists, put_stamp, writing_store
 
     written = 0
     with Ledger(folder / "ledger.sqlite3") as ledger:
@@ -226,6 +226,8 @@ def _rebuild_index(folder: Path, notify: Notify) -> int:
                     written += store.sync(ledger, number, store.max_batch)
                 finally:
                     store.close()
+            if exists(folder / "chroma"):
+                put_stamp(ledger, folder / "chroma")
     return written
 
 

@@ -7,6 +7,7 @@ do nothing in the local store. One process writes (the index lock sees to that).
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ WAIT_FOR_WRITER = 60  # seconds; a page of rows takes a few at the most
 # Rows between two persists of the HNSW graph: with rows written 64 at a time, CPU a row is 1.5 ms, with 5,000 it is 2.7 ms,
 # because every write reads the log again since the last persist (benchmarks/chroma_settings.py).
 SYNC_THRESHOLD = 1000
+STAMP = "ledger_stamp"  # a file in Chroma's folder, and a fact in the ledger
 SAMPLE = 32  # stored vectors that the graph is asked for
 LEAST_FOUND = 0.75  # of them: HNSW finds nearly all, one that was lost or is an older copy few
 SAME = 1e-3  # cosine distance of a vector to itself, at the most
@@ -262,6 +264,25 @@ def _mark(folder: Path) -> Path:
 
 def _lock(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
+
+
+def put_stamp(ledger: Ledger, folder: Path) -> None:
+    """Ledger and Chroma agree: the same word in both says so, until one of them is replaced by a copy from another time."""
+    word = secrets.token_hex(8)
+    try:
+        (folder / STAMP).write_text(word, encoding="ascii")
+    except OSError as error:
+        raise _store_error(error, folder) from error
+    ledger.set_meta(STAMP, word)
+
+
+def stamped(ledger: Ledger, folder: Path) -> bool:
+    """Whether this Chroma is the one that this ledger was in agreement with; so is one that never had a stamp."""
+    try:
+        word = (folder / STAMP).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        word = ""
+    return word == ledger.meta(STAMP)
 
 
 def discard(folder: Path) -> None:

@@ -62,7 +62,7 @@ class WriterProcess:
 
     def finish(self, waiting: Callable[[], None]) -> None:
         """Write the rest and end; `waiting` is called now and then meanwhile. Raises what went wrong there."""
-        if not self._process and not self.task.torn and not self._anything_waits():
+        if not self._process and not (self.task.torn or self.task.damage or self._anything_waits()):
             return
         self.wake()
         self._asked_to_finish = True

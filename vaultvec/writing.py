@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vaultvec.errors import StoreDamaged
 from vaultvec.ledger import Ledger
-from vaultvec.store import ChromaStore, discard, writing_store
+from vaultvec.store import ChromaStore, discard, put_stamp, writing_store
 
 STORE_POLL_SECONDS = 0.2
 
@@ -90,6 +90,8 @@ class Writer(threading.Thread):
                         self._start_anew(ledger, stores)
                         self._sync(ledger, stores, ending)
                     if ending:
+                        if stores and not self._stopping.is_set():
+                            put_stamp(ledger, self.task.chroma)
                         return
         except BaseException as error:
             self.error = error
