@@ -130,6 +130,19 @@ def test_a_vault_without_text_has_not_been_chosen_for(tmp_path: Path) -> None:
     assert set(lengths(settings, vault)) == {USE}
 
 
+@pytest.mark.parametrize("content", [b"", b"\x00" * 30, b"\xff\xfe\xfd", b"no such index\n"])
+def test_a_note_of_the_current_index_that_says_nothing_is_written_anew(content: bytes, tmp_path: Path) -> None:
+    vault, settings = put(tmp_path / "vault", a=ENGLISH), fake_settings(tmp_path / "data")
+    index(settings, vault)
+    folder = current_index(settings, vault)
+    (folder.parent / "current").write_bytes(content)
+    with pytest.raises(LedgerError, match=r"run: python main\.py index"):
+        current_index(settings, vault)
+    engines = FakeEngines()
+    index(settings, vault, engines)
+    assert (current_index(settings, vault), engines.texts) == (folder, [])
+
+
 # ── Chroma ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

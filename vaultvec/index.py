@@ -92,13 +92,8 @@ def index_digest(settings: Settings, fingerprints: Sequence[str], server: str) -
 
 def current_index(settings: Settings, vault: Path) -> Path:
     """Folder of the index that answers. Raises LedgerError when the vault was never indexed."""
-    vault_dir = settings.vault_dir(vault)
-    try:
-        name = (vault_dir / "current").read_text(encoding="utf-8").strip()
-    except OSError:
-        name = ""
-    folder = vault_dir / name
-    if not name or not (folder / "ledger.sqlite3").is_file():
+    folder = _current(settings.vault_dir(vault))
+    if folder is None:
         if not vault.is_dir():
             raise VaultError(f"there is no folder {vault}; check the path, and that its drive is mounted")
         raise LedgerError(f'there is no index of {vault} yet; run: python main.py index --vault "{vault}"')
@@ -112,18 +107,27 @@ def set_current(index: IndexFolder) -> None:
 
 def has_current(index: IndexFolder) -> bool:
     """Whether some index answers for this vault already."""
+    return _current(index.vault_dir) is not None
+
+
+def _current(vault_dir: Path) -> Path | None:
+    """The folder that `current` names. One that was cut short by a power failure names none."""
     try:
-        name = (index.vault_dir / "current").read_text(encoding="utf-8").strip()
-    except OSError:
-        return False
-    return bool(name) and (index.vault_dir / name / "ledger.sqlite3").is_file()
+        name = (vault_dir / "current").read_text(encoding="utf-8").strip()
+        found = bool(name) and (vault_dir / name / "ledger.sqlite3").is_file()
+    except (OSError, ValueError):
+        return None
+    return vault_dir / name if found else None
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file so that a reader, or a crash, sees the old one or the new one."""
+    """Replace a small file so that a reader, or a crash, or a power failure, leaves the old one or the new one."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else the new name may come before the content
         os.replace(temporary, path)
     except OSError as error:
         raise LedgerError(f"{path.parent} cannot be written ({error.strerror}); mend it, or set DATA_DIR") from error
