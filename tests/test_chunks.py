@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from chunk_laws import check_chunks
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from vaultvec.chunks import Chunker, ChunkLimits
-from vaultvec.datatypes import Chunk
+from vaultvec.datatypes import Chunk, TokenIds
 from vaultvec.engines import load_tokenizer
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.models import L6, resolve
@@ -123,6 +124,22 @@ def test_headings_longer_than_a_chunk_lose_nothing() -> None:
     cut("# " + " ".join(f"heading{i}" for i in range(200)) + "\n\ntext")
     cut("# " + "ÿ" * 77 + "~ words " + "ÿ" * 66 + "~" * 23 + "ÿ" * 25 + "for good reasons.", target=132, minimum=0)
     cut("# " + "y" * 3000 + "\n## " + "z" * 3000 + "\n\ntext")
+
+
+def test_a_title_of_any_length_is_not_read_again_for_every_heading(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = [0]
+    encode = TOKENIZER.encode_plain
+
+    def count(texts: Sequence[str]) -> list[TokenIds]:
+        read[0] += sum(map(len, texts))
+        return encode(texts)
+
+    title = "word " * 2000
+    headings = "".join(f"# Heading {number}\n\ntext\n\n" for number in range(1000))
+    note = parse_note("a.md", f"---\ntitle: {title}\n---\n{headings}".encode())
+    monkeypatch.setattr(TOKENIZER, "encode_plain", count)
+    Chunker(TOKENIZER, ChunkLimits(64, 16, 256)).chunk(note)
+    assert read[0] < 10 * len(title)
 
 
 def test_boilerplate_is_left_out_unless_it_is_all_there_is() -> None:

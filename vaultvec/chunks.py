@@ -171,12 +171,14 @@ class _Context:
         self._title = title
         self._budget = budget
         self._known: dict[tuple[str, ...], tuple[str, TokenIds, str]] = {}
+        self._fits = len(tokenizer.encode_plain([title])[0]) <= budget
 
     def of(self, path: tuple[str, ...]) -> tuple[str, TokenIds, str]:
         """(line, its ids, heading path as shown) for a heading path."""
         if path not in self._known:
             inner = path[1:] if path and path[0] == self._title else path
-            shown = [part for part in (self._title, *inner) if part]
+            # A title that is too long by itself gives way to the nearest heading; it is asked about only once.
+            shown = [part for part in (self._title, *inner) if part] if self._fits or not inner else [inner[-1]]
             line, ids = self._fitting(shown)
             self._known[path] = (line, ids, " > ".join(inner)[:HEADING_CHARS])
         return self._known[path]
