@@ -189,6 +189,8 @@ def test_text_between_two_rules_is_no_front_matter(block: str) -> None:
 def test_an_index_note_keeps_all_its_links() -> None:
     text = "\n".join(f"[[{i}]]" for i in range(60_000))
     assert len(note(text).links) == 50_000
+    listed = "".join(f'  - "[[Note {i}]]"\n' for i in range(5000))
+    assert len(note(f"---\nrelated:\n{listed}---\n").links) == 5000
     assert len(note("\n".join(f"#t{i}" for i in range(2000))).tags) == 1000
     cards = [{"type": "text", "text": text}]
     assert len(parse_note("a.canvas", json.dumps({"nodes": cards}).encode()).links) == 50_000

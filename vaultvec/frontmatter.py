@@ -150,7 +150,7 @@ def _split_commas(value: object) -> list[str]:
 def _scalars(value: object) -> Iterator[str]:
     """Depth first, without recursion, bounded: a list may hold itself through an anchor."""
     stack = [value]
-    for _ in range(10 * MAX_VALUES):
+    for _ in range(2 * MAX_LINKS):
         if not stack:
             return
         item = stack.pop()
@@ -164,4 +164,4 @@ def _scalars(value: object) -> Iterator[str]:
             except ValueError:  # an integer of more than 4300 digits, e.g. written in hexadecimal
                 continue
         elif isinstance(item, list):
-            stack.extend(reversed(item[:MAX_VALUES]))
+            stack.extend(reversed(item[:MAX_LINKS]))
