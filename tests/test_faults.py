@@ -20,7 +20,7 @@ from made_vault import update_vault, write_vault
 import vaultvec.ledger_file
 import vaultvec.store
 from vaultvec import reading, schema
-from vaultvec.datatypes import Batch, NoteFile, Vectors
+from vaultvec.datatypes import Batch, Note, NoteFile, Vectors
 from vaultvec.errors import BatchTooLarge, EngineError, LedgerError, StoreDamaged, VaultError, VaultvecError
 from vaultvec.index import current_index
 from vaultvec.pipeline import Hooks, index_vault
@@ -464,6 +464,26 @@ def at_read(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[NoteFil
 def test_a_note_that_vanishes_while_it_is_read_is_gone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.update()
     at_read(monkeypatch, 3, lambda file: file.absolute.unlink())
+    scene.index()
+    scene.check()
+
+
+def test_a_note_that_the_parser_stumbles_over_costs_only_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.update()
+    real = reading.parse_note
+
+    def stumble(path: str, data: bytes) -> Note:
+        if path == "Projects/note 001.md":
+            raise IndexError("string index out of range")
+        return real(path, data)
+
+    (scene.vault / "Projects" / "note 001.md").write_text("basil, and what the parser stumbles over", encoding="utf-8")
+    monkeypatch.setattr(reading, "parse_note", stumble)
+    report = index_vault(scene.settings, scene.vault, hooks=Hooks(engines=FakeEngines()))
+    ((path, reason),) = report.notes_failed
+    assert path == "Projects/note 001.md"
+    assert "IndexError: string index out of range" in reason
+    monkeypatch.undo()
     scene.index()
     scene.check()
 

@@ -89,7 +89,7 @@ def read_and_chunk(file: NoteFile, known_digest: bytes, chunker: Chunker) -> Rea
         return ReadNote(file, found, note, tuple(chunker.chunk(note)))
     except VaultError as error:
         return ReadNote(file, found, reason=str(error), refused=True)
-    except (MemoryError, RecursionError, ValueError) as error:
+    except Exception as error:  # a fault of ours, of YAML's or of the tokenizer's: it costs one note, not the run
         return ReadNote(file, reason=f"could not be parsed ({type(error).__name__}: {error}); please report it")
 
 
