@@ -208,6 +208,8 @@ def test_bad_input_is_one_clear_line(
         (["links", "--min-score", "nan"], "--min-score: 'nan' is no number"),
         (["watch", "--debounce", "soon"], "--debounce: 'soon' is no number"),
         (["search", "how", "to", "prune"], "between quotes"),
+        (["search", "-x", "roses"], "after --"),
+        (["--json", "status"], "options stand after the command"),
     ],
     ids=lambda row: " ".join(row) if isinstance(row, list) else "",
 )

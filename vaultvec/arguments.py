@@ -15,8 +15,13 @@ class _Parser(argparse.ArgumentParser):
     """Says what is most likely meant by arguments that nobody asked for."""
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("unrecognized arguments"):
-            message += "; several words go between quotes, and what begins with - comes last, after --"
+        said, colon, rest = message.partition("unrecognized arguments: ")
+        if colon and not said:
+            message += (
+                "; options stand after the command, a query that begins with - comes last, after --"
+                if rest.startswith("-")
+                else "; several words go between quotes"
+            )
         super().error(message)
 
 
