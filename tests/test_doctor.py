@@ -142,7 +142,7 @@ def test_notes_in_another_language_than_the_models(patient: Patient) -> None:
         ({"chunk_tokens": 100}, "CHUNK_TOKENS 100"),
         ({"min_chunk_tokens": 10}, "MIN_CHUNK_TOKENS 10"),
         ({"precision": "int8"}, 'PRECISION is "int8", the vectors are full'),
-        ({"engine": "ollama", "embedding_model": L6}, 'ENGINE is "ollama", the vectors were made with "fake"'),
+        ({"engine": "ollama", "embedding_model": L6}, 'ENGINE is "ollama", the vectors were made here'),
         ({"exclude": ("*",)}, "8 of these 8 notes are left out now"),
     ],
 )
@@ -155,6 +155,15 @@ def test_an_index_that_does_not_fit_config_is_told(patient: Patient, changes: di
     assert read_status(settings, patient.vault).remarks == lines
     assert read_status(patient.settings, patient.vault).remarks == []
     assert list(_fit(patient.settings, patient.vault)) == []
+
+
+def test_an_index_whose_vectors_another_one_gave_is_not_told_apart(patient: Patient) -> None:
+    patient.change("DELETE FROM meta WHERE key = 'engine'")  # nothing was embedded, so no engine was noted
+    settings = replace(patient.settings, engine="ollama", embedding_model=L6)
+    lines = [finding.text for finding in told("index", partial(_fit, settings, patient.vault))]
+    assert len(lines) == 1
+    assert "CHUNK_TOKENS" not in lines[0]
+    assert 'ENGINE is "ollama", the vectors were made here' in lines[0]
 
 
 def test_a_moved_model_folder_is_the_same_model(patient: Patient) -> None:

@@ -38,14 +38,20 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
             f'PRECISION is "{settings.precision}", the vectors are {"int8" if precision == "full" else "full"}'
         )
     asked = settings.engine if settings.engine in SERVERS else ""
-    engine = ledger.meta("engine")
-    server = asked if not engine else engine if engine in SERVERS else ""
-    if server != asked:
-        found.append(f'ENGINE is "{settings.engine}", the vectors were made with "{engine}"')
-    digest = index_digest(settings, [fingerprint for _, fingerprint, _, _ in models], server)
-    if not ledger.path.parent.name.endswith(f"-{digest}"):
+    made_by = _server_of(settings, ledger, [fingerprint for _, fingerprint, _, _ in models])
+    if made_by is None:
         found.append(f"CHUNK_TOKENS {settings.chunk_tokens} or MIN_CHUNK_TOKENS {settings.min_chunk_tokens} is new")
+    elif made_by != asked:
+        found.append(f'ENGINE is "{settings.engine}", the vectors were made {f"by {made_by}" if made_by else "here"}')
     return found
+
+
+def _server_of(settings: Settings, ledger: Ledger, fingerprints: Sequence[str]) -> str | None:
+    """The server whose vectors the index was named for, "" for none; None where it was cut into chunks of other sizes."""
+    name = ledger.path.parent.name
+    return next(
+        (server for server in ("", *SERVERS) if name.endswith(index_digest(settings, fingerprints, server))), None
+    )
 
 
 def difference_line(settings: Settings, vault: Path, ledger: Ledger) -> str:
