@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,13 +56,25 @@ def _is_url(value: Any) -> bool:
         return False
 
 
+def _are_patterns(value: Any) -> bool:
+    import pathspec
+
+    if type(value) not in (list, tuple) or not all(type(item) is str for item in value):
+        return False
+    try:
+        pathspec.GitIgnoreSpec.from_lines(value)
+    except (ValueError, re.error):  # such as the range [z-a]
+        return False
+    return True
+
+
 FLAG = Check("True or False", lambda v: type(v) is bool)
 FOLDER = Check(f'a folder between quotes ("" = none; {WINDOWS_HINT})', _is_folder)
 MODEL = Check('"auto", a model name or a folder, between quotes', lambda v: _is_folder(v) and bool(v.strip()))
 URL = Check("an address that begins with http:// or https://", _is_url)
 PATTERNS = Check(
-    'a list of patterns, such as ["Templates/"]',
-    lambda v: type(v) in (list, tuple) and all(type(item) is str for item in v),
+    'a list of .gitignore patterns, such as ["Templates/"]',
+    _are_patterns,
     tuple,
 )
 
