@@ -77,6 +77,8 @@ def test_index_and_search_with_ollama(settings: Settings, vault: Path) -> None:
     assert (report.chunks_embedded, report.engine, report.notes_failed) == (3, "ollama", [])
     again = index_vault(settings, vault)
     assert (again.chunks_embedded, again.notes_unchanged) == (0, 3)
+    assert read_status(settings, vault).remarks == [], "the index is the one that config.py asks for"
+    assert "vectors were made by ollama" in read_status(replace(settings, engine="auto"), vault).remarks[0]
     with Ledger(current_index(settings, vault) / "ledger.sqlite3", readonly=True) as ledger:
         _, _, texts, vectors = export_rows(ledger, 1, DIM)
     expected = np.array([vector(f"search_document: {text}") for text in texts])
