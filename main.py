@@ -80,7 +80,7 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
         searcher.close()
     for remark in filter(None, remarks):
         console.say(remark)
-    console.print_rows(answer.results, args.format, args.query)
+    console.print_rows(answer.results, args.format, args.query, args.explain)
     if not answer.results and args.format == "text":
         console.say("nothing found")
     return 0

@@ -383,6 +383,9 @@ def test_csv_has_plain_line_ends_and_the_explanation(cli: None, capsys: pytest.C
     assert "\r" not in out
     assert out.splitlines()[0].endswith(",text,explain")
     assert "keyword_weight" in out
+    for nothing in ("qqqqqq", "🦑"):  # no row, or none that has an explanation
+        assert main.main(["search", nothing, "--mode", "keyword", "--csv", "--explain"]) == 0
+        assert capsys.readouterr().out.splitlines()[0].endswith(",text,explain")
 
 
 def test_menu_without_a_vault_says_so_at_the_end_of_input(data: Path) -> None:

@@ -189,12 +189,12 @@ def print_results(results: Sequence[SearchResult], query: str = "") -> None:
             out.print(Text(f"   {_explained(row)}", style="dim"))
 
 
-def print_rows(results: Sequence[SearchResult], form: str, query: str = "") -> None:
-    """Results as text, json, csv or md."""
+def print_rows(results: Sequence[SearchResult], form: str, query: str = "", explain: bool = False) -> None:
+    """Results as text, json, csv or md; with `explain` the csv has that column, whatever is in it."""
     if form == "json":
         print_json([row.as_dict() for row in results])
     elif form == "csv":
-        _print_csv(results)
+        _print_csv(results, explain)
     elif form == "md":
         for row in results:
             heading = f" › {plain(row.heading)}" if row.heading else ""
@@ -205,14 +205,13 @@ def print_rows(results: Sequence[SearchResult], form: str, query: str = "") -> N
         print_results(results, query)
 
 
-def _print_csv(results: Sequence[SearchResult]) -> None:
+def _print_csv(results: Sequence[SearchResult], explain: bool) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")  # Windows makes two characters of it by itself
-    explained = any(row.explain for row in results)
     names = ["rank", "score", "path", "title", "heading", "start_line", "tags", "uri", "text"]
-    writer.writerow([*names, *(["explain"] if explained else [])])
+    writer.writerow([*names, *(["explain"] if explain else [])])
     for row in results:
         cells = [row.path, row.title, row.heading, str(row.start_line), " ".join(row.tags), row.uri, row.text]
-        cells += [_explained(row)] if explained else []
+        cells += [_explained(row)] if explain else []
         writer.writerow([row.rank, f"{row.score:.6f}", *map(_cell, cells)])
 
 
