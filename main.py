@@ -162,7 +162,7 @@ def run_export(settings: Settings, args: argparse.Namespace) -> int:
 
     target = Path(args.file).expanduser()
     if target.suffix != ".npz":
-        raise VaultvecError(f"{target.name} does not end in .npz; write for example: python main.py export vectors.npz")
+        raise VaultvecError(f"{args.file!r} does not end in .npz; write for example: python main.py export vectors.npz")
     if target.resolve().is_relative_to(vault_root(_vault(settings).expanduser().resolve())[0]):
         raise VaultvecError(f"{target} lies in the vault, where nothing is ever written; choose another folder")
     done = export(settings, _vault(settings), target, args.model)
