@@ -55,6 +55,16 @@ def test_what_is_queued_after_the_queue_ran_empty_is_not_missed(ledger: Ledger) 
     assert [item.text for _, _, item in after] == ["three"]
 
 
+def test_chunks_are_drawn_from_all_that_are_there(ledger: Ledger) -> None:
+    assert ledger.drawn_chunks(5) == []
+    put(ledger, "a.md", *(f"text {i}" for i in range(40)))
+    put(ledger, "b.md", "last")
+    ledger.db.execute("DELETE FROM chunks WHERE id BETWEEN 5 AND 30")
+    there = {row[0] for row in ledger.db.execute("SELECT id FROM chunks")}
+    assert set(ledger.drawn_chunks(2000)) == there
+    assert len(ledger.drawn_chunks(3)) <= 3
+
+
 def test_a_row_queued_again_while_its_page_is_written_stays_queued(ledger: Ledger) -> None:
     put(ledger, "a.md", "one")
     ledger.save_vectors(MODEL.id, [content_hash("one")], unit(1)[None])

@@ -140,10 +140,11 @@ class Embedding:
 
     def _verify(self, row: ModelRow, engine: Engine) -> None:
         """Embed a few stored texts once more: what lies on disk must be what the model says."""
+        drawn = self.ledger.drawn_chunks(VERIFY_TEXTS * DRAWN)
         rows = self.ledger.db.execute(
             "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? AND chunks.id IN "
-            "(SELECT id FROM chunks ORDER BY random() LIMIT ?) LIMIT ?",
-            (row.id, VERIFY_TEXTS * DRAWN, VERIFY_TEXTS),
+            f"({','.join('?' * len(drawn))}) LIMIT ?",
+            (row.id, *drawn, VERIFY_TEXTS),
         ).fetchall()
         if not rows:
             return

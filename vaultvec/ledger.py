@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -242,6 +243,14 @@ class Ledger(Queues):
             pending=one("SELECT count(*) FROM pending"),
             failed=one("SELECT count(*) FROM pending WHERE failure IS NOT NULL"),
         )
+
+    def drawn_chunks(self, count: int) -> list[int]:
+        """Numbers of up to `count` chunks, drawn at random, without looking at the others."""
+        first, last = self.db.execute("SELECT (SELECT min(id) FROM chunks), (SELECT max(id) FROM chunks)").fetchone()
+        if first is None:
+            return []
+        marks = {random.randint(first, last) for _ in range(count)}
+        return sorted({self._count(f"SELECT min(id) FROM chunks WHERE id >= {mark}") for mark in marks})
 
     def _count(self, sql: str) -> int:
         return int(self.db.execute(sql).fetchone()[0])
