@@ -321,6 +321,13 @@ def test_the_menu_takes_the_vault_too(data: Path, tmp_path: Path) -> None:
     assert "nowhere" in done.stderr
 
 
+def test_a_file_is_no_vault(data: Path, tmp_path: Path) -> None:
+    note = tmp_path / "note.md"
+    note.write_text("text")
+    done = command(data, "status", "--vault", str(note))
+    assert (done.returncode, done.stderr.strip()) == (1, f"{note} is a file; name the folder of notes")
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_the_vault_may_stand_before_the_command(data: Path, tmp_path: Path, before: bool) -> None:
     option = ("--vault", str(tmp_path / "nowhere"))

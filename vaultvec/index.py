@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaultvec.advice import quoted
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, resolve_model
 from vaultvec.errors import LedgerError, LockedError, SettingsError, VaultError
@@ -94,9 +95,11 @@ def current_index(settings: Settings, vault: Path) -> Path:
     """Folder of the index that answers. Raises LedgerError when the vault was never indexed."""
     folder = _current(settings.vault_dir(vault))
     if folder is None:
+        if vault.is_file():
+            raise VaultError(f"{vault} is a file; name the folder of notes")
         if not vault.is_dir():
             raise VaultError(f"there is no folder {vault}; check the path, and that its drive is mounted")
-        raise LedgerError(f'there is no index of {vault} yet; run: python main.py index --vault "{vault}"')
+        raise LedgerError(f"there is no index of {vault} yet; run: python main.py index --vault {quoted(str(vault))}")
     return folder
 
 
@@ -292,5 +295,6 @@ def forbid_mass_deletion(stored: int, gone: Collection[str], arrived: int, vault
         if suspicious(missing):
             raise VaultError(
                 f"{missing} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, "
-                f'the sync done? If you did delete them, run: python main.py index --vault "{vault}" --accept-deletions'
+                "the sync done? If you did delete them, run: "
+                f"python main.py index --vault {quoted(str(vault))} --accept-deletions"
             )

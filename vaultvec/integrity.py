@@ -90,7 +90,9 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
         line = "a run was killed while it wrote; the next one makes what is torn anew: python main.py index"
         yield Finding("note", "Chroma", line)
         return
-    for number, fingerprint, name, dim in ledger.models():
+    models = ledger.models()
+    for number, fingerprint, name, dim in models:
+        of_model = f" of {name}" if len(models) > 1 else ""
         opened = store.for_reading(folder, fingerprint, name, dim)
         if opened is None:
             if ledger.row_count(number) and not waiting:
@@ -108,12 +110,14 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
             yield Finding(
                 "wrong",
                 "Chroma",
-                f"{len(differing)} of {rows:,} rows differ from the ledger; run: python main.py rebuild",
+                f"{len(differing)} of {rows:,} rows{of_model} differ from the ledger; run: python main.py rebuild",
             )
         elif not answers:
-            yield Finding("wrong", "Chroma", "its graph does not find what is stored; run: python main.py rebuild")
+            yield Finding(
+                "wrong", "Chroma", f"its graph{of_model} does not find what is stored; run: python main.py rebuild"
+            )
         else:
-            yield Finding("ok", "Chroma", f"{rows:,} rows, the same as the ledger's")
+            yield Finding("ok", "Chroma", f"{rows:,} rows{of_model}, the same as the ledger's")
         graphs = [path.stat() for path in folder.glob("*/link_lists.bin")]
         largest = max((getattr(s, "st_blocks", 0) * 512 or s.st_size for s in graphs), default=0)
         if largest > max(GRAPH_FREE, GRAPH_BYTES * rows):
