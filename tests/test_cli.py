@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import main
+from vaultvec import console
+from vaultvec.datatypes import SearchResult
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_vault"
@@ -393,6 +395,13 @@ def test_csv_has_plain_line_ends_and_the_explanation(cli: None, capsys: pytest.C
     for nothing in ("qqqqqq", "🦑"):  # no row, or none that has an explanation
         assert main.main(["search", nothing, "--mode", "keyword", "--csv", "--explain"]) == 0
         assert capsys.readouterr().out.splitlines()[0].endswith(",text,explain")
+
+
+def test_the_explanation_of_a_text_asked_for_as_it_stands() -> None:
+    """Its points are more than there can be: a note's opening has some beside those of the same text."""
+    parts = {"model_rank": 1, "model_part": 1.0, "opening_part": 0.02, "points": 1.02, "most": 1.0}
+    row = SearchResult(1, 1.0, "a.md", "a", "", "text", 1, (), "", parts)
+    assert console._explained(row).startswith("score 1.0000 = 1.0000 × 2.0 / (1.0 × 2.0000); points 1.0200 = ")
 
 
 def test_menu_without_a_vault_says_so_at_the_end_of_input(data: Path) -> None:

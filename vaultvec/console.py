@@ -227,7 +227,7 @@ def _explained(row: SearchResult) -> str:
         if value
     ).removeprefix("+ ")
     points, most = row.explain["points"], row.explain["most"]
-    earned = max(0.0, points)
+    earned = min(max(0.0, points), most)
     return (
         f"score {row.score:.4f} = {earned:.4f} × {most + 1:.1f} / ({most:.1f} × {earned + 1:.4f}); "
         f"points {points:.4f} = {total or 0} ({', '.join(f'{key} {value}' for key, value in rest.items())})"

@@ -128,7 +128,7 @@ def explained(
 ) -> Explanation:
     """What makes the score of one result: every "…_part" of its points, their sum "points", and "most", what there can be.
 
-    With points below 0 counted as 0, the score is points (most + 1) / most (points + 1). Beside it, of each half that found
+    With points cut to 0 … most, the score is points (most + 1) / most (points + 1). Beside it, of each half that found
     the note (or the chunk): the best raw score of its chunks, its rank among all, and the half's weight.
     """
     found: Explanation = {}
