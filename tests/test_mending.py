@@ -28,7 +28,7 @@ from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import open_searcher, read_status
+from vaultvec.session import open_searcher, read_status, rebuild
 from vaultvec.settings import Settings, load_settings
 from vaultvec.store import ChromaStore, _store_error, exists, unfinished, writing_store
 from vaultvec.vault import spread
@@ -264,6 +264,40 @@ def test_a_halt_leaves_what_is_not_written_to_the_next_run(tmp_path: Path, monke
     with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
         assert ledger.outbox_size() == waiting - 4
     assert writer.mended == 0
+
+
+@pytest.mark.parametrize("way", ["damaged", "lost", "rebuild"])
+def test_chroma_made_anew_in_two_runs_is_not_taken_for_a_copy(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 12, 4), fake_settings(tmp_path / "data")
+    index(settings, vault)
+    before, folder = state_of(settings, vault), current_index(settings, vault)
+    write = ChromaStore._write
+
+    def interrupt_after(store: ChromaStore, rows: Sequence[object], gone: Sequence[str]) -> None:
+        write(store, rows, gone)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChromaStore, "_write", interrupt_after)
+        if way == "damaged":
+            writer = Writer(
+                WriterTask(folder / "ledger.sqlite3", folder / "chroma", [1], 4, True, damage="a torn graph")
+            )
+            writer.end()
+            writer.run()
+            assert isinstance(writer.error, KeyboardInterrupt)
+        elif way == "lost":
+            shutil.rmtree(folder / "chroma")
+            with pytest.raises(KeyboardInterrupt):
+                index(settings, vault)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                rebuild(settings, vault)
+    assert exists(folder / "chroma")
+    assert index(settings, vault) == []
+    assert_same(state_of(settings, vault), before)
 
 
 def test_a_search_makes_no_chroma(tmp_path: Path) -> None:

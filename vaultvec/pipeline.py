@@ -48,7 +48,7 @@ from vaultvec.names import vault_root
 from vaultvec.notes import READER_VERSION
 from vaultvec.reading import Reader, chunker_spec, worker_count
 from vaultvec.settings import Settings
-from vaultvec.store import exists, stamped, unfinished
+from vaultvec.store import due_anew, exists, stamped, unfinished
 from vaultvec.vault import open_vault, walk
 from vaultvec.writer_process import PAYS_FROM, WriterProcess
 from vaultvec.writing import Writer, WriterTask
@@ -177,8 +177,7 @@ class _Run:
         if ledger.meta("keywords_version") != str(KEYWORDS_VERSION):
             ledger.rebuild_keywords()
         if not exists(index.chroma):
-            for number, *_ in ledger.models():
-                ledger.fill_outbox(number)  # Chroma's folder is gone, or was never made: all rows are due
+            due_anew(ledger)  # Chroma's folder is gone, or was never made
         if not has_current(index):
             set_current(index)  # the first index answers while it grows
         if older:

@@ -208,7 +208,7 @@ def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) ->
 
 
 def _rebuild_index(folder: Path, notify: Notify) -> int:
-    from vaultvec.store import ChromaStore, discard, exists, put_stamp, writing_store
+    from vaultvec.store import ChromaStore, discard, due_anew, exists, put_stamp, writing_store
 
     written = 0
     with Ledger(folder / "ledger.sqlite3") as ledger:
@@ -216,8 +216,7 @@ def _rebuild_index(folder: Path, notify: Notify) -> int:
         damaged = ledger.drop_damaged_vectors()
         if damaged:
             notify(f"{damaged} vectors were damaged; their texts are embedded again by: python main.py index")
-        for number, *_ in ledger.models():
-            ledger.fill_outbox(number)  # first: a kill after this leaves the work to the next index run
+        due_anew(ledger)  # first: a kill after this leaves the work to the next index run
         with writing_store(folder / "chroma"):
             discard(folder / "chroma")
             for number, fingerprint, name, dim in ledger.models():

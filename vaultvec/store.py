@@ -266,6 +266,14 @@ def _lock(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
+def due_anew(ledger: Ledger) -> None:
+    """Every row is due, and no Chroma is the one that this ledger knows: what is made from here on may be interrupted."""
+    for number, *_ in ledger.models():
+        ledger.fill_outbox(number)
+    if ledger.meta(STAMP):
+        ledger.set_meta(STAMP, "")
+
+
 def put_stamp(ledger: Ledger, folder: Path) -> None:
     """Ledger and Chroma agree: the same word in both says so, until one of them is replaced by a copy from another time."""
     word = secrets.token_hex(8)

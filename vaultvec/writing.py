@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vaultvec.errors import StoreDamaged
 from vaultvec.ledger import Ledger
-from vaultvec.store import ChromaStore, discard, put_stamp, writing_store
+from vaultvec.store import ChromaStore, discard, due_anew, put_stamp, writing_store
 
 STORE_POLL_SECONDS = 0.2
 
@@ -119,8 +119,7 @@ class Writer(threading.Thread):
         for opened in stores.values():
             opened.close()
         stores.clear()
-        for row, *_ in ledger.models():
-            ledger.fill_outbox(row)  # before the folder goes: a kill in between leaves the work to the next run
+        due_anew(ledger)  # before the folder goes: a kill in between leaves the work to the next run
         discard(self.task.chroma)
 
     def _open(self, ledger: Ledger, row: int) -> ChromaStore:
