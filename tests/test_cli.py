@@ -232,15 +232,17 @@ def test_more_results_than_sqlite_can_count(cli: None, capsys: pytest.CaptureFix
 def test_search_says_what_config_and_the_vault_have_become(data: Path, tmp_path: Path) -> None:
     vault = tmp_path / "vault"
     (vault / ".obsidian").mkdir(parents=True)
-    for name in ("tulips", "roses", unicodedata.normalize("NFD", "장미")):
+    mixed = f"{unicodedata.normalize('NFD', '정원')}/{unicodedata.normalize('NFC', '장미')}"  # as sync tools leave them
+    (vault / mixed).parent.mkdir()
+    for name in ("tulips", "roses", unicodedata.normalize("NFD", "장미"), mixed, "\uf900"):  # the last one is no NFC
         (vault / f"{name}.md").write_text(f"{name} in the garden", encoding="utf-8")
     assert command(data, "index", vault=vault).returncode == 0
     assert command(data, "search", "garden", vault=vault).stderr == ""
     (vault / "tulips.md").unlink()
     (vault / ".obsidian" / "app.json").write_text('{"userIgnoreFilters": ["roses.md"]}')
     said = command(data, "search", "garden", vault=vault).stderr
-    assert "1 of these 3 notes lie in the vault no longer" in said
-    assert "1 of these 3 notes are left out now" in said
+    assert "1 of these 5 notes lie in the vault no longer" in said
+    assert "1 of these 5 notes are left out now" in said
     vault.rename(tmp_path / "away")
     done = command(data, "search", "garden", vault=vault)
     assert done.returncode == 0

@@ -92,10 +92,28 @@ def gone_line(vault: Path, paths: Collection[str]) -> str:
     """A remark on those of these notes that lie in the vault no longer; "" without any."""
     if not vault.is_dir():
         return f"the vault {vault} is not there now; its index answers all the same"
-    gone = sum(not any(os.path.lexists(vault / unicodedata.normalize(form, path)) for form in _FORMS) for path in paths)
+    gone = sum(not _lies_in(vault, path) for path in paths)
     return (
         f"{gone:,} of these {len(paths):,} notes lie in the vault no longer; run: python main.py index" if gone else ""
     )
+
+
+def _lies_in(vault: Path, path: str) -> bool:
+    """Whether a note is there, in whatever form of its name."""
+    if any(os.path.lexists(vault / unicodedata.normalize(form, path)) for form in _FORMS):
+        return True
+    folders = [vault]
+    for part in path.split("/"):  # a name in no form at all, or a folder and a file in different ones: part by part
+        name, below = unicodedata.normalize("NFC", part), []
+        for folder in folders:
+            try:
+                below += [folder / found for found in os.listdir(folder) if unicodedata.normalize("NFC", found) == name]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                return True  # nobody can say
+        folders = below
+    return bool(folders)
 
 
 def _wanted_models(settings: Settings, vault: Path) -> list[str]:
