@@ -180,6 +180,12 @@ def test_a_disk_that_is_full_while_a_model_is_prepared_is_one_line(
     assert list((tmp_path / "models").iterdir()) == []
 
 
+def test_a_models_folder_that_cannot_be_written_is_one_line(tiny_bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file where the folder should be")
+    with pytest.raises(ModelError, match=r"cannot take the prepared model .*set DATA_DIR"):
+        prepare.prepare_facts(resolve(str(tiny_bert)), tmp_path / "models")
+
+
 def test_changed_weights_are_another_model(tmp_path: Path) -> None:
     folder = write_tiny_bert(tmp_path / "tiny")
     before = resolve_model(resolve(str(folder)), tmp_path / "models")

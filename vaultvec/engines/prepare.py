@@ -151,10 +151,11 @@ def folder_revision(folder: Path) -> str:
 
 def build_once(target: Path, fill: Callable[[Path], None]) -> None:
     """Fill a temporary folder beside `target` and rename it; if another process was first, its folder stays."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_abandoned(target.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}-", suffix=".tmp", dir=target.parent))
+    temporary: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(target.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}-", suffix=".tmp", dir=target.parent))
         fill(temporary)
         try:
             temporary.rename(target)
@@ -163,11 +164,12 @@ def build_once(target: Path, fill: Callable[[Path], None]) -> None:
                 raise
     except OSError as error:
         raise ModelError(
-            f"{target.parent} cannot take the prepared model ({error.strerror or error}); make room there, or set DATA_DIR in "
-            "config.py, and run it again"
+            f"{target.parent} cannot take the prepared model ({error.strerror or error}); make room there or mend its "
+            "permissions, or set DATA_DIR in config.py, and run it again"
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _clear_abandoned(parent: Path) -> None:
