@@ -138,25 +138,39 @@ def explained(
         known = ~np.isnan(half.raw)
         if np.any(known & members):
             best = float(np.nanmax(half.raw[members]))
-            better = np.unique(owners[known & (np.nan_to_num(half.raw, nan=-2.0) > best)])
-            found[f"{half.name}_rank"] = len(better) + 1
+            better = owners[known & (np.nan_to_num(half.raw, nan=-2.0) > best)]
+            found[f"{half.name}_rank"] = len(np.unique(better) if per_note else better) + 1
             found[f"{half.name}_score"] = round(best, 4)
         found[f"{half.name}_weight"] = half.weight
-    counted = np.flatnonzero(members)
-    parts = _meaning_parts(candidates, models, per_note, counted) | _word_parts(models, keyword, counted)
+    heard = [_of_chunks(half, members) for half in models]
+    parts = _meaning_parts(_chunks(candidates, members), heard, per_note)
+    if keyword:
+        parts |= _word_parts(models, _of_chunks(keyword, members))
     if models and per_note:
         parts["size"] = -SIZE_PENALTY * math.log(max(1, int(candidates.siblings[position])))
     found |= {f"{name}_part": round(part, 6) for name, part in parts.items()}
     return found | {"points": round(sum(parts.values()), 6), "most": round(_most(models, keyword), 6)}
 
 
-def _meaning_parts(
-    candidates: Candidates, models: Sequence[Half], per_note: bool, counted: NDArray[np.int64]
-) -> dict[str, float]:
-    """The models' parts, on the one of the `counted` chunks where they are highest."""
+def _chunks(candidates: Candidates, chosen: Marks) -> Candidates:
+    """Some of the candidates."""
+    return Candidates(
+        candidates.rows[chosen], candidates.notes[chosen], candidates.opens[chosen], candidates.siblings[chosen],
+        candidates.foreign[chosen],
+    )  # fmt: skip
+
+
+def _of_chunks(half: Half, chosen: Marks) -> Half:
+    """What a half says of some of the candidates."""
+    bonus = None if half.bonus is None else half.bonus[chosen]
+    return replace(half, scores=half.scores[chosen], raw=half.raw[chosen], bonus=bonus)
+
+
+def _meaning_parts(candidates: Candidates, models: Sequence[Half], per_note: bool) -> dict[str, float]:
+    """The models' parts, on the one of the chunks where they are highest."""
     if not models:
         return {}
-    chunk = counted[np.argmax(_meaning(candidates, models, per_note)[counted])]
+    chunk = np.argmax(_meaning(candidates, models, per_note))
     scores = {half.name: float(half.scores[chunk]) for half in models if not math.isnan(half.scores[chunk])}
     if models[0].name in scores:
         whole = sum(half.weight for half in models)
@@ -169,11 +183,9 @@ def _meaning_parts(
     return parts
 
 
-def _word_parts(models: Sequence[Half], keyword: Half | None, counted: NDArray[np.int64]) -> dict[str, float]:
-    """The keyword half's parts, on the one of the `counted` chunks where they are highest."""
-    if keyword is None:
-        return {}
-    chunk = counted[np.argmax(_words(models, keyword)[counted])]
+def _word_parts(models: Sequence[Half], keyword: Half) -> dict[str, float]:
+    """The keyword half's parts, on the one of the chunks where they are highest."""
+    chunk = np.argmax(_words(models, keyword))
     bonus = 0.0 if keyword.bonus is None else float(keyword.bonus[chunk])
     return {
         "keyword": float(np.nan_to_num(keyword.scores[chunk])) * _weight(models, keyword),
