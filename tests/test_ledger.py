@@ -108,6 +108,17 @@ def test_a_page_of_a_queue_costs_the_same_however_much_waits(ledger: Ledger) -> 
         ledger.db.set_progress_handler(None, 0)
         return count[0]
 
+    def save(texts: list[str]) -> None:
+        ledger.save_vectors(MODEL.id, [content_hash(text) for text in texts], np.stack([unit(0)] * len(texts)))
+
+    save(texts := [f"stored {n}" for n in range(40)])
+    put(ledger, "c.md", *texts)
+    few_stored = steps(lambda: ledger.row_vectors(MODEL.id, 8))
+    save(texts := [f"stored too {n}" for n in range(4000)])
+    put(ledger, "d.md", *texts)
+    assert steps(lambda: ledger.row_vectors(MODEL.id, 8)) < few_stored + 10
+    assert len(ledger.row_vectors(MODEL.id, 8)) == 8
+
     def page() -> tuple[int, int]:
         return steps(lambda: ledger.take_pending(MODEL.id, 0, 8)), steps(lambda: ledger.take_outbox(MODEL.id, 8))
 

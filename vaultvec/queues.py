@@ -111,7 +111,7 @@ class Queues(LedgerFile):
         """Vectors that Chroma must hold for a model: those of the smallest content hashes, which is as good as chance."""
         sql = (
             "SELECT vector FROM chunks JOIN vectors ON vectors.hash = chunks.hash AND model = ? "
-            "ORDER BY chunks.hash LIMIT ?"
+            "ORDER BY vectors.hash LIMIT ?"  # in the order of their own index: by the chunks' it would read and sort them all
         )
         return [row[0] for row in self.db.execute(sql, (model, limit))]
 
