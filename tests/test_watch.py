@@ -13,7 +13,7 @@ from fake_engine import FakeEngines, fake_settings
 
 import vaultvec.watch as watching_module
 from vaultvec.datatypes import Batch, IndexReport, Vectors
-from vaultvec.errors import EngineError, SettingsError
+from vaultvec.errors import EngineError, ModelError, SettingsError
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
 from vaultvec.pipeline import Hooks
@@ -141,6 +141,19 @@ def test_it_goes_on_when_the_data_folder_can_be_written_again(tmp_path: Path) ->
         aside.rename(indexes)
         wait_until(lambda: any("up to date again" in line for line in lines))
         assert notes_of(settings, vault) == {"a.md", "b.md"}
+
+
+def test_a_failure_that_takes_long_is_not_tried_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> IndexReport:
+        time.sleep(0.2)
+        raise ModelError("another model is what you want")
+
+    monkeypatch.setattr(watching_module, "index_vault", fail)
+    runs = watching_module._Runs(fake_settings(tmp_path / "data"), tmp_path, Hooks(), 0.01)
+    runs.run()
+    time.sleep(0.1)
+    assert not runs.due()
+    wait_until(runs.due)
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), EngineError("the server is away")])

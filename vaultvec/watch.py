@@ -17,6 +17,7 @@ from vaultvec.vault import NOTE_SUFFIXES, Exclusions, open_vault
 
 RETRY_SECONDS = 5.0  # after a run that failed: another process had the lock, the vault was away, the disk was full
 LONGEST_RETRY = 60.0  # seconds; twice as long after each failure in a row, up to this; then it is told again
+RESTS = 5  # times as long as it took, at the least: a model that cannot be prepared costs a minute of work each time
 APP_JSON = ".obsidian/app.json"  # holds the list of excluded files
 _FILE_ENDING = re.compile(r"\.(?=.*[A-Za-z])[A-Za-z0-9]{1,8}")  # of a file; "1. Projects" and "v1.2" are folders
 
@@ -78,13 +79,14 @@ class _Runs:
 
     def run(self) -> None:
         """One run, told in a line; the same failure in a row is told once a minute."""
+        began = time.monotonic()
         try:
             report = index_vault(self._settings, self._vault, hooks=self._hooks)
         except VaultvecError as error:
-            self._fail(str(error))
+            self._fail(str(error), began)
             return
         except OSError as error:
-            self._fail(f"the system refused something ({error}); run: python main.py doctor")
+            self._fail(f"the system refused something ({error}); run: python main.py doctor", began)
             return
         if self._failures:
             self._hooks.notify("the index can be kept up to date again")
@@ -97,9 +99,10 @@ class _Runs:
         for path, reason in report.notes_failed[:5]:
             self._hooks.notify(f"not indexed: {reason if path in reason else f'{path}: {reason}'}")
 
-    def _fail(self, line: str) -> None:
+    def _fail(self, line: str, began: float) -> None:
         now = time.monotonic()
-        self._next = now + min(LONGEST_RETRY, self._retry_s * 2 ** min(self._failures, 10))
+        rest = min(LONGEST_RETRY, self._retry_s * 2 ** min(self._failures, 10))
+        self._next = now + max(rest, RESTS * (now - began))
         self._failures += 1
         if line != self._told or now - self._told_at >= LONGEST_RETRY:
             self._hooks.notify(line)
