@@ -36,6 +36,7 @@ def vault() -> Iterator[None]:
         ),
         ("python config_optimizer.py 2", 'python config_optimizer.py 2 --vault "/my notes"'),
         ("python config_optimizer.py 3", "python config_optimizer.py 3"),
+        ("not embedded: python main.py index.md: binary", "not embedded: python main.py index.md: binary"),
         ("python main.py --help", "python main.py --help"),
         ("python main.py models", "python main.py models"),
     ],

@@ -8,7 +8,7 @@ import shlex
 
 _ON_A_VAULT = re.compile(
     r"python (main\.py (index|search|related|links|status|doctor|watch|export|rebuild)"
-    r"|embedding_speed_fix\.py( [12])?|config_optimizer\.py [12])\b(?!( [12])? --vault)"
+    r"|embedding_speed_fix\.py( [12])?|config_optimizer\.py [12])\b(?!( [12])? --vault)(?!\.\w)"
 )
 _named = ""
 
