@@ -34,7 +34,7 @@ check: .venv/.dev
 	$(PY) -m mypy
 
 test: check
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 # The peers live apart: LangChain brings a pytest plugin along that would load in `make test`.
 .venv-bench/.ready: requirements.txt benchmarks/requirements.txt
