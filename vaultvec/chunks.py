@@ -129,14 +129,9 @@ class Chunker:
             body = group  # the context line was shortened, and does not say these headings
         body_text = "\n".join(unit.text for unit in body)
         text = f"{prefix}\n{body_text}" if prefix else body_text
-        if self._joinable:
-            parts = [
-                self.tokenizer.prefix_ids,
-                self._prefix,
-                prefix_ids,
-                *(u.ids for u in body),
-                self.tokenizer.suffix_ids,
-            ]
+        plain = [self._prefix, prefix_ids, *(u.ids for u in body)]
+        if self._joinable and any(map(len, plain)):  # a text without a token may get one from its tokenizer
+            parts = [self.tokenizer.prefix_ids, *plain, self.tokenizer.suffix_ids]
             ids = np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
         else:
             ids = self.tokenizer.encode([self.document_prefix + text])[0]
