@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import vaultvec.starting  # first: it watches over the other imports
+import vaultvec.terminal.starting  # first: it watches over the other imports
 from vaultvec import advice
 from vaultvec.config_file import (
     Backup,
@@ -40,7 +40,7 @@ from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.results import Decision, Place, last_decisions
 from vaultvec.settings import Settings, load_settings
-from vaultvec.streams import use_utf8
+from vaultvec.terminal.streams import use_utf8
 
 if TYPE_CHECKING:
     from vaultvec.measure.measured import Measured
@@ -82,7 +82,7 @@ class Setup:
 
 def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     """Run one choice and return the exit code."""
-    vaultvec.starting.listen()
+    vaultvec.terminal.starting.listen()
     use_utf8()
     args = arguments("config_optimizer.py", __doc__, ("1", "2", "3"), argv)
     choices = {"1": show, "2": apply, "3": undo}

@@ -18,10 +18,10 @@ import sys
 from collections.abc import Sequence
 
 import config_optimizer
-import vaultvec.starting
+import vaultvec.terminal.starting
 from vaultvec.config_file import read_text, read_values
 from vaultvec.settings import load_settings
-from vaultvec.streams import use_utf8
+from vaultvec.terminal.streams import use_utf8
 
 MENU = """embedding speed
   1  benchmark the present speed
@@ -31,7 +31,7 @@ MENU = """embedding speed
 
 def main(argv: Sequence[str] | None = None, setup: config_optimizer.Setup | None = None) -> int:
     """Run one choice and return the exit code."""
-    vaultvec.starting.listen()
+    vaultvec.terminal.starting.listen()
     use_utf8()
     args = config_optimizer.arguments("embedding_speed_fix.py", __doc__, ("1", "2"), argv)
     choices = {"1": benchmark, "2": config_optimizer.apply}

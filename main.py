@@ -12,27 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import vaultvec.starting  # first: it watches over the other imports
-from vaultvec import advice, console
-from vaultvec.arguments import build_parser
-from vaultvec.errors import SettingsError, VaultError, VaultvecError
+import vaultvec.terminal.starting  # first: it watches over the other imports
+from vaultvec import advice
+from vaultvec.errors import SettingsError, VaultvecError
 from vaultvec.settings import Settings, load_settings
-from vaultvec.streams import use_utf8
+from vaultvec.terminal import console
+from vaultvec.terminal.arguments import build_parser
+from vaultvec.terminal.menu import Menu
+from vaultvec.terminal.streams import use_utf8
 
 CONFIG = Path(__file__).with_name("config.py")
 INTERRUPTED = "interrupted; what was done is kept, the next run goes on from there"
-
-NO_VAULT = 'no vault is set; add --vault DIR, set VAULTVEC_VAULT, or write VAULT_PATH = "..." in config.py'
-
-MENU = """
-1  Embed the whole vault (reads every note again, embeds no text twice)
-2  Embed what is new or changed
-3  Search
-4  Benchmark this machine on your notes
-5  Optimise config.py (show, apply, restore)
-6  Status
-0  Quit
-"""
 
 
 # ── commands: each takes the settings and the parsed arguments, and returns an exit code ──────────────────────────────
@@ -40,7 +30,7 @@ MENU = """
 
 def run_index(settings: Settings, args: argparse.Namespace) -> int:
     """index: bring the index up to date."""
-    vault = _vault(settings)
+    vault = settings.vault()
     if args.baseline:
         from obsidian_processor import ObsidianProcessor
 
@@ -62,12 +52,12 @@ def run_index(settings: Settings, args: argparse.Namespace) -> int:
 
 def run_search(settings: Settings, args: argparse.Namespace) -> int:
     """search: answer one question."""
-    from vaultvec.filters import parse_filters
     from vaultvec.fitting import difference_line, result_remarks
+    from vaultvec.ranking.filters import parse_filters
     from vaultvec.session import coverage_remark, open_searcher
 
     filters = parse_filters(args.folder, args.tag, args.since, args.until, args.min_score)
-    vault = _vault(settings)
+    vault = settings.vault()
     searcher = open_searcher(settings, vault, console.say)
     try:
         answer = searcher.search(
@@ -91,7 +81,7 @@ def run_related(settings: Settings, args: argparse.Namespace) -> int:
     from vaultvec.fitting import result_remarks
     from vaultvec.session import open_searcher
 
-    vault = _vault(settings)
+    vault = settings.vault()
     searcher = open_searcher(settings, vault, console.say)
     try:
         results = searcher.related(args.note, args.k)
@@ -107,7 +97,7 @@ def run_links(settings: Settings, args: argparse.Namespace) -> int:
     """links: pairs of notes that are close but not linked."""
     from vaultvec.session import open_searcher
 
-    searcher = open_searcher(settings, _vault(settings), console.say)
+    searcher = open_searcher(settings, settings.vault(), console.say)
     try:
         pairs = searcher.links(args.k, args.min_score)
     finally:
@@ -123,7 +113,7 @@ def run_status(settings: Settings, args: argparse.Namespace) -> int:
     """status: what is stored."""
     from vaultvec.session import read_status
 
-    status = read_status(settings, _vault(settings))
+    status = read_status(settings, settings.vault())
     if args.json:
         console.print_json(status.as_dict())
     else:
@@ -151,7 +141,7 @@ def run_watch(settings: Settings, args: argparse.Namespace) -> int:
     from vaultvec.watch import watch
 
     with console.progress_bar() as progress:
-        watch(settings, _vault(settings), args.debounce, progress, console.say)
+        watch(settings, settings.vault(), args.debounce, progress, console.say)
     return 0
 
 
@@ -163,9 +153,9 @@ def run_export(settings: Settings, args: argparse.Namespace) -> int:
     target = Path(args.file).expanduser()
     if target.suffix != ".npz":
         raise VaultvecError(f"{args.file!r} does not end in .npz; write for example: python main.py export vectors.npz")
-    if target.resolve().is_relative_to(vault_root(_vault(settings).expanduser().resolve())[0]):
+    if target.resolve().is_relative_to(vault_root(settings.vault().expanduser().resolve())[0]):
         raise VaultvecError(f"{target} lies in the vault, where nothing is ever written; choose another folder")
-    done = export(settings, _vault(settings), target, args.model)
+    done = export(settings, settings.vault(), target, args.model)
     if done.pending:
         console.say(f"{done.pending:,} texts wait to be embedded and are not in it; run: python main.py index")
     for name in done.others:
@@ -181,7 +171,7 @@ def run_rebuild(settings: Settings, args: argparse.Namespace) -> int:
     """rebuild: Chroma and the keyword index anew, without a model."""
     from vaultvec.session import rebuild
 
-    count = rebuild(settings, _vault(settings), console.say)
+    count = rebuild(settings, settings.vault(), console.say)
     if args.json:
         console.print_json({"rows": count})
     else:
@@ -231,88 +221,6 @@ _COMMANDS: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
 }
 
 
-def _vault(settings: Settings) -> Path:
-    if settings.vault_path is None:
-        raise VaultvecError(NO_VAULT)
-    return settings.vault_path
-
-
-# ── the menu ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def menu(parser: argparse.ArgumentParser, vault: str | None = None) -> int:
-    """Ask until 0 or the end of input. An error is told and the menu goes on; the exit code is the last one's."""
-    code = 0
-    while True:
-        console.say(MENU.rstrip())
-        try:
-            choice = console.ask("choice: ")
-            if choice in ("0", "q", "quit", "exit"):
-                return code
-            if choice not in _ENTRIES:
-                console.say(f"{choice!r} is not on the menu; type a number from 0 to 6")
-                continue
-            vault = vault or _ask_vault()
-            advice.name_vault(vault)
-            code = guarded(partial(_ENTRIES[choice], parser, vault))
-        except EOFError:
-            return code
-        except VaultvecError as error:
-            console.complain(str(error))
-            return error.exit_code
-        if code == 130:
-            return code
-
-
-def _ask_vault() -> str:
-    from vaultvec.vault import open_vault
-
-    settings = load_settings(CONFIG, os.environ)
-    if settings.vault_path is not None:
-        return str(settings.vault_path)
-    sample = CONFIG.parent / "sample_vault"
-    while True:
-        try:
-            answer = console.ask(f"folder of your vault (Enter for {sample.name}): ").strip("\"' ") or str(sample)
-        except EOFError as error:
-            raise VaultvecError(NO_VAULT) from error
-        try:
-            open_vault(Path(answer))
-            return answer
-        except VaultError as error:
-            console.complain(str(error))
-
-
-def _index_entry(*options: str) -> Callable[[argparse.ArgumentParser, str], int]:
-    return lambda parser, vault: run(parser, ["index", *options, "--vault", vault])
-
-
-def _search_entry(_: argparse.ArgumentParser, vault: str) -> int:
-    from vaultvec.interactive import search_loop
-
-    settings = load_settings(CONFIG, os.environ, vault=vault)
-    return search_loop(settings, _vault(settings))
-
-
-def _script_entry(name: str) -> Callable[[argparse.ArgumentParser, str], int]:
-    def entry(_: argparse.ArgumentParser, vault: str) -> int:
-        from importlib import import_module
-
-        return int(import_module(name).main(["--vault", vault]))
-
-    return entry
-
-
-_ENTRIES: dict[str, Callable[[argparse.ArgumentParser, str], int]] = {
-    "1": _index_entry("--full"),
-    "2": _index_entry(),
-    "3": _search_entry,
-    "4": _script_entry("embedding_speed_fix"),
-    "5": _script_entry("config_optimizer"),
-    "6": lambda parser, vault: run(parser, ["status", "--vault", vault]),
-}
-
-
 # ── entry ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -321,7 +229,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     advice.name_vault(args.vault)
     if args.command is None:
-        return menu(parser, args.vault)
+        return Menu(CONFIG, partial(run, parser), guarded).ask(args.vault)
     if getattr(args, "json", False) and hasattr(args, "format"):
         if args.format != "text":
             parser.error(f"--json and --{args.format} exclude each other")
@@ -359,7 +267,7 @@ def guarded(action: Callable[[], int]) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    vaultvec.starting.listen()
+    vaultvec.terminal.starting.listen()
     use_utf8()
     parser = build_parser()
     return guarded(lambda: run(parser, sys.argv[1:] if argv is None else argv))

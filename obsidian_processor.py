@@ -27,8 +27,8 @@ from vaultvec.memory import peak_rss_mb
 from vaultvec.models import L6, resolve
 from vaultvec.monitor import blocking_check
 from vaultvec.notes import parse_note, read_bytes
-from vaultvec.reading import chunker_spec
 from vaultvec.settings import Settings
+from vaultvec.stages.reading import chunker_spec
 from vaultvec.store import ChromaStore, discard
 from vaultvec.vault import open_vault, walk
 

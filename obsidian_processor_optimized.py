@@ -15,13 +15,13 @@ from typing import Any
 from vaultvec.boilerplate import find_boilerplate
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
-from vaultvec.embedding import Progress
 from vaultvec.errors import VaultError
 from vaultvec.index import choose_models, exclusions_of
 from vaultvec.ledger import Ledger, content_hash
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.reading import chunker_spec, read_and_chunk
 from vaultvec.settings import Settings
+from vaultvec.stages.embedding import Progress
+from vaultvec.stages.reading import chunker_spec, read_and_chunk
 from vaultvec.vault import open_vault, walk
 
 

@@ -14,13 +14,13 @@ from vaultvec.engines import load_tokenizer
 from vaultvec.engines.base import Tokenizer, least_window
 from vaultvec.engines.openvino_engine import START_COST
 from vaultvec.errors import VaultError
-from vaultvec.frontmatter import read_front_matter
 from vaultvec.ledger import content_hash
+from vaultvec.markdown.frontmatter import read_front_matter
 from vaultvec.measure.ways import padded_tokens
 from vaultvec.models import ModelSpec
 from vaultvec.notes import decode, normalise, parse_note, read_bytes
-from vaultvec.reading import chunker_spec
 from vaultvec.settings import Settings
+from vaultvec.stages.reading import chunker_spec
 from vaultvec.vault import load_exclusions, open_vault, walk
 
 USUAL_BATCH = 32

@@ -32,15 +32,15 @@ from benchmarks.environment import REPOSITORY, environment
 from benchmarks.grown_vault import grow_vault
 from benchmarks.processes import OFFLINE, ours
 from benchmarks.report import table
-from vaultvec.embedding import Progress
 from vaultvec.engines import create_engine
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, resolve
 from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.ranking.semantic import ModelSlot
 from vaultvec.search import Searcher
-from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings, load_settings
+from vaultvec.stages.embedding import Progress
 from vaultvec.vault import load_exclusions, open_vault, walk
 
 RESULTS = REPOSITORY / "benchmarks" / "results"

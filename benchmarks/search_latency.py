@@ -25,8 +25,8 @@ from vaultvec.datatypes import Chunk, Note, NoteFile, Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.ledger import Ledger, ModelRow, content_hash
 from vaultvec.models import L6, USE, resolve
+from vaultvec.ranking.semantic import ModelSlot
 from vaultvec.search import Searcher
-from vaultvec.semantic import ModelSlot
 from vaultvec.session import query_engine
 from vaultvec.settings import load_settings
 from vaultvec.store import ChromaStore

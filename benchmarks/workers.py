@@ -26,8 +26,8 @@ from benchmarks.processes import OFFLINE
 from benchmarks.report import table
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, resolve
-from vaultvec.reading import ChunkerSpec, Reader, chunker_spec
 from vaultvec.settings import load_settings
+from vaultvec.stages.reading import ChunkerSpec, Reader, chunker_spec
 from vaultvec.vault import load_exclusions, open_vault, walk
 
 

@@ -13,9 +13,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 import chromadb  # noqa: E402, F401 - imported before "ready", so that the kill falls into the work and not into the import
 from fake_engine import FakeEngines, fake_settings  # noqa: E402
 
-from vaultvec import pipeline, store, writer_process  # noqa: E402
+from vaultvec import pipeline, store  # noqa: E402
 from vaultvec.pipeline import Hooks, index_vault  # noqa: E402
 from vaultvec.session import rebuild  # noqa: E402
+from vaultvec.stages import writer_process  # noqa: E402
 
 SYNC_THRESHOLD = 24  # rows between two writes of Chroma's graph: small, so that kills fall into them too
 

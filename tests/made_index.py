@@ -12,8 +12,8 @@ import numpy as np
 from vaultvec.datatypes import Chunk, Note, NoteFile, Vectors
 from vaultvec.ledger import Ledger, ModelRow, content_hash
 from vaultvec.models import ModelSpec
+from vaultvec.ranking.semantic import ModelSlot
 from vaultvec.search import Searcher
-from vaultvec.semantic import ModelSlot
 
 DIM = 64
 SECOND_NS = 10**9

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import main
-from vaultvec import console
 from vaultvec.datatypes import SearchResult
+from vaultvec.terminal import console
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_vault"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vaultvec.excerpt import excerpt
+from vaultvec.terminal.excerpt import excerpt
 
 LONG = "Nothing is said here. " * 40
 

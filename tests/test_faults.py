@@ -17,14 +17,15 @@ from fake_engine import FakeEngines, fake_settings
 from index_state import assert_same, assert_whole, state_of
 from made_vault import update_vault, write_vault
 
-import vaultvec.ledger_file
+import vaultvec.sqlite.ledger_file
 import vaultvec.store
-from vaultvec import reading, schema
 from vaultvec.datatypes import Batch, Note, NoteFile, Vectors
 from vaultvec.errors import BatchTooLarge, EngineError, LedgerError, StoreDamaged, VaultError, VaultvecError
 from vaultvec.index import current_index
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.session import open_searcher, rebuild
+from vaultvec.sqlite import schema
+from vaultvec.stages import reading
 from vaultvec.store import ChromaStore
 
 CHILD = Path(__file__).with_name("fault_child.py")
@@ -124,13 +125,13 @@ def test_a_full_disk_at_any_page_of_the_ledger_loses_nothing(scene: Scene, monke
             db.execute(f"PRAGMA max_page_count = {limit}")
             return db
 
-        monkeypatch.setattr(vaultvec.ledger_file, "connect", cramped)
+        monkeypatch.setattr(vaultvec.sqlite.ledger_file, "connect", cramped)
         line = told_by(scene.index)
         if line:
             failed += 1
             assert "the disk is full" in line
             assert "run it again" in line
-        monkeypatch.setattr(vaultvec.ledger_file, "connect", real)
+        monkeypatch.setattr(vaultvec.sqlite.ledger_file, "connect", real)
         assert scene.answers() > before // 2
     assert failed >= 3
     scene.index()

@@ -8,8 +8,8 @@ from datetime import datetime
 import pytest
 
 from vaultvec.errors import QueryError
-from vaultvec.filters import Filters, parse_filters, passing_notes
 from vaultvec.lookup import NoteRow
+from vaultvec.ranking.filters import Filters, parse_filters, passing_notes
 
 
 def note(number: int, path: str, tags: tuple[str, ...] = (), day: str = "2026-01-10") -> NoteRow:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultvec.fusion import (
+from vaultvec.ranking.fusion import (
     BM25_MOST,
     Candidates,
     Half,

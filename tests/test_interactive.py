@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from made_index import MadeIndex
 
-from vaultvec import interactive
 from vaultvec.settings import Settings
+from vaultvec.terminal import interactive
 
 
 @pytest.fixture

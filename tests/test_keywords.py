@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vaultvec.keywords import MAX_QUERY_TERMS, index_terms, parse_query, parts, shown
-from vaultvec.schema import KEYWORDS_TABLE
+from vaultvec.sqlite.schema import KEYWORDS_TABLE
 
 
 def matches(text: str, expression: str) -> bool:

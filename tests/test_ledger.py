@@ -11,13 +11,14 @@ import pytest
 from fake_engine import FakeEngines, fake_settings
 from made_vault import write_vault
 
-from vaultvec import pipeline, schema
+from vaultvec import pipeline
 from vaultvec.datatypes import Chunk, Note, NoteFile
-from vaultvec.donors import Donors
 from vaultvec.errors import LedgerDamaged, LedgerError
 from vaultvec.ledger import Ledger, ModelRow, content_hash
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.session import rebuild
+from vaultvec.sqlite import schema
+from vaultvec.sqlite.donors import Donors
 
 MODEL = ModelRow(1, "model-8", 8)
 

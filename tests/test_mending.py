@@ -30,10 +30,10 @@ from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.session import open_searcher, read_status, rebuild
 from vaultvec.settings import Settings, load_settings
+from vaultvec.stages.writer_process import WriterProcess
+from vaultvec.stages.writing import Writer, WriterTask
 from vaultvec.store import ChromaStore, _store_error, exists, unfinished, writing_store
 from vaultvec.vault import spread
-from vaultvec.writer_process import WriterProcess
-from vaultvec.writing import Writer, WriterTask
 
 ENGLISH = "The kettle stands on the shelf and the water in it is warm enough for the tea of the guests."
 KOREAN = "주전자는 선반 위에 있고 그 안의 물은 손님들의 차를 끓이기에 충분히 따뜻하다. 창밖에는 눈이 내린다."
@@ -401,7 +401,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from vaultvec.chunks import ChunkLimits
 from vaultvec.models import L6, resolve
-from vaultvec.reading import ChunkerSpec, _start_worker
+from vaultvec.stages.reading import ChunkerSpec, _start_worker
 import os
 if __name__ == "__main__":
     spec = ChunkerSpec(resolve(L6), Path(sys.argv[1]), ChunkLimits(64, 16, 256))
@@ -458,7 +458,7 @@ LOADING = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import main
-from vaultvec import engine_loading
+from vaultvec.stages import engine_loading
 
 def load(*_):
     print("loading", flush=True)

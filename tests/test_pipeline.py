@@ -13,14 +13,14 @@ from index_state import assert_same, assert_whole, state_of
 from made_vault import SHARED, update_vault, write_vault
 
 from vaultvec.datatypes import Batch, NoteFile, Vectors
-from vaultvec.embedding import Progress
 from vaultvec.errors import EngineError, VaultError
 from vaultvec.ledger import Ledger
 from vaultvec.measure.sampling import sample_chunks
 from vaultvec.memory import peak_rss_mb
 from vaultvec.pipeline import Hooks, find_changes, index_vault
-from vaultvec.reading import RACY_NS, settled
 from vaultvec.session import read_status
+from vaultvec.stages.embedding import Progress
+from vaultvec.stages.reading import RACY_NS, settled
 from vaultvec.store import ChromaStore
 
 

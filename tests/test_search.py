@@ -17,13 +17,13 @@ from made_index import DIM, MadeIndex
 
 from vaultvec import lookup
 from vaultvec.errors import QueryError
-from vaultvec.filters import Filters
 from vaultvec.keywords import parse_query
 from vaultvec.ledger import Ledger
-from vaultvec.matrix import read_matrix, read_table
 from vaultvec.names import obsidian_uri, vault_root
+from vaultvec.ranking.filters import Filters
+from vaultvec.ranking.matrix import read_matrix, read_table
+from vaultvec.ranking.wording import NAMES
 from vaultvec.search import Searcher
-from vaultvec.wording import NAMES
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from fake_engine import FakeEngines, fake_settings
 from index_state import state_of
 
 import main
-from vaultvec import pipeline, reading
+from vaultvec import pipeline
 from vaultvec import vault as vault_module
 from vaultvec.errors import ModelError
 from vaultvec.models import L6, resolve, verify_weights
 from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.stages import reading
 
 ROOT = Path(__file__).resolve().parents[1]
 SECRET = "the launch code is zebra"

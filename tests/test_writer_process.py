@@ -17,12 +17,13 @@ from index_state import IndexState, assert_same, state_of
 from made_vault import update_vault, write_vault
 
 import vaultvec.store
-from vaultvec import pipeline, writer_process
+from vaultvec import pipeline
 from vaultvec.datatypes import Batch, IndexReport, Vectors
 from vaultvec.errors import LedgerError, LockedError
 from vaultvec.index import current_index
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
+from vaultvec.stages import writer_process
 from vaultvec.store import writing_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ends processes by POSIX signals")
@@ -162,7 +163,7 @@ def test_an_error_there_is_raised_here_as_what_it_is(
 
 @pytest.mark.usefixtures("apart")
 def test_an_unknown_error_there_is_one_line(settings: Settings, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = f"from vaultvec import writing; writing.ChromaStore = lambda *_: 1 / 0; {writer_process._CODE}"
+    code = f"from vaultvec.stages import writing; writing.ChromaStore = lambda *_: 1 / 0; {writer_process._CODE}"
     monkeypatch.setattr(writer_process, "_CODE", code)
     with pytest.raises(LedgerError, match=r"ZeroDivisionError: division by zero.*doctor"):
         run(settings, vault)
@@ -200,15 +201,15 @@ def test_a_writer_whose_parent_is_gone_ends_by_itself(vault: Path, settings: Set
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from vaultvec.writer_process import WriterProcess\n"
-        "from vaultvec.writing import WriterTask\n"
+        "from vaultvec.stages.writer_process import WriterProcess\n"
+        "from vaultvec.stages.writing import WriterTask\n"
         f"task = WriterTask(Path({str(index / 'ledger.sqlite3')!r}), Path({str(index / 'chroma')!r}), [1], 64, True)\n"
         "writer = WriterProcess(task)\n"
         "writer.wake()\n"
         "print(writer._process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
-    root = Path(writer_process.__file__).resolve().parents[1]
+    root = Path(writer_process.__file__).resolve().parents[2]
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
     assert parent.stdout
     pid = int(parent.stdout.readline())

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from vaultvec import store
-from vaultvec.donors import is_unit_vector
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, VaultvecError
 from vaultvec.ledger import Ledger
 from vaultvec.models import ModelSpec
+from vaultvec.sqlite.donors import is_unit_vector
 
 Level = Literal["ok", "note", "wrong"]
 Load = Callable[[str], Engine]  # model name → engine

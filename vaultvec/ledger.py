@@ -20,10 +20,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vaultvec.datatypes import Chunk, Note, NoteFile, TokenIds, chunk_id
-from vaultvec.donors import Donors, is_unit_vector
 from vaultvec.keywords import KEYWORDS_VERSION, index_terms
-from vaultvec.queues import PAGE, Queues, pages
-from vaultvec.schema import KEYWORDS_TABLE
+from vaultvec.sqlite.donors import Donors, is_unit_vector
+from vaultvec.sqlite.queues import PAGE, Queues, pages
+from vaultvec.sqlite.schema import KEYWORDS_TABLE
 
 INSERT_KEYWORDS = "INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)"
 TITLE_CHARS = 500  # of a title, which stands in the keyword row of every chunk of its note

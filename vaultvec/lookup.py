@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vaultvec.datatypes import Vectors, chunk_id
 from vaultvec.errors import QueryError
 from vaultvec.ledger import Ledger
-from vaultvec.schema import KEYWORDS_TABLE
+from vaultvec.sqlite.schema import KEYWORDS_TABLE
 
 # Weight of a match in title, heading, tags and aliases, body (BM25F-like). Tuned on the "tune" half of benchmarks/eval.
 KEYWORD_WEIGHTS = (6.0, 3.0, 4.0, 1.0)

@@ -9,12 +9,12 @@ import re
 import stat
 import unicodedata
 
-from vaultvec.blocks import headings as headings  # of a note's body, with the reader's own eyes
-from vaultvec.canvas import read_canvas
 from vaultvec.datatypes import Note, NoteFile
 from vaultvec.errors import VaultError
-from vaultvec.frontmatter import MAX_LINKS, read_front_matter, unique
-from vaultvec.markdown import plain_text
+from vaultvec.markdown.blocks import headings as headings  # of a note's body, with the reader's own eyes
+from vaultvec.markdown.canvas import read_canvas
+from vaultvec.markdown.frontmatter import MAX_LINKS, read_front_matter, unique
+from vaultvec.markdown.inline import plain_text
 
 READER_VERSION = 3  # raise when the same bytes give another Note: the pipeline then reads every note again
 MAX_BYTES = 16 << 20

@@ -16,11 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from vaultvec.boilerplate import boilerplate_line, vault_boilerplate
-from vaultvec.changes import Changes, find_changes
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import IndexReport, NoteFile
-from vaultvec.embedding import Embedding, Progress, describe
-from vaultvec.engine_loading import EngineFactory, EngineLoader
 from vaultvec.engines import accelerator_present, create_engine, load_tokenizer
 from vaultvec.engines.tokenizer_threads import one_thread_meanwhile
 from vaultvec.errors import EngineError, VaultError
@@ -46,12 +43,15 @@ from vaultvec.memory import peak_rss_mb
 from vaultvec.models import ModelSpec
 from vaultvec.names import vault_root
 from vaultvec.notes import READER_VERSION
-from vaultvec.reading import Reader, chunker_spec, worker_count
 from vaultvec.settings import Settings
+from vaultvec.stages.changes import Changes, find_changes
+from vaultvec.stages.embedding import Embedding, Progress, describe
+from vaultvec.stages.engine_loading import EngineFactory, EngineLoader
+from vaultvec.stages.reading import Reader, chunker_spec, worker_count
+from vaultvec.stages.writer_process import PAYS_FROM, WriterProcess
+from vaultvec.stages.writing import Writer, WriterTask
 from vaultvec.store import due_anew, exists, stamped, unfinished
 from vaultvec.vault import open_vault, walk
-from vaultvec.writer_process import PAYS_FROM, WriterProcess
-from vaultvec.writing import Writer, WriterTask
 
 VERSIONS = {
     "reader_version": str(READER_VERSION),

@@ -19,8 +19,14 @@ from numpy.typing import NDArray
 
 from vaultvec.datatypes import SearchResult, Vectors
 from vaultvec.errors import QueryError
-from vaultvec.filters import Filters, passing_notes
-from vaultvec.fusion import (
+from vaultvec.keywords import MAX_QUERY_TERMS, KeywordQuery, parse_query
+from vaultvec.languages import language_of, script_of
+from vaultvec.ledger import Ledger
+from vaultvec.lookup import NoteRow, note_rows, openings, passages
+from vaultvec.models import USE
+from vaultvec.names import find_note, named_note, obsidian_uri, vault_root
+from vaultvec.ranking.filters import Filters, passing_notes
+from vaultvec.ranking.fusion import (
     SECOND_MODEL_WEIGHT,
     Candidates,
     Explanation,
@@ -31,16 +37,10 @@ from vaultvec.fusion import (
     fuse,
     keyword_weight,
 )
-from vaultvec.keywords import MAX_QUERY_TERMS, KeywordQuery, parse_query
-from vaultvec.languages import language_of, script_of
-from vaultvec.ledger import Ledger
-from vaultvec.lookup import NoteRow, note_rows, openings, passages
-from vaultvec.matrix import ChunkTable, Ids, read_table
-from vaultvec.models import USE
-from vaultvec.names import find_note, named_note, obsidian_uri, vault_root
-from vaultvec.neighbours import nearest_notes, unlinked_pairs
-from vaultvec.semantic import ModelSlot, SemanticIndex
-from vaultvec.wording import WordIndex
+from vaultvec.ranking.matrix import ChunkTable, Ids, read_table
+from vaultvec.ranking.neighbours import nearest_notes, unlinked_pairs
+from vaultvec.ranking.semantic import ModelSlot, SemanticIndex
+from vaultvec.ranking.wording import WordIndex
 
 CANDIDATES = 400  # chunks of each half that enter the fusion; more for those who ask for hundreds of results
 MODES = ("hybrid", "semantic", "keyword")

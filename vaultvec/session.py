@@ -8,7 +8,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from vaultvec.changes import find_changes
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
@@ -18,9 +17,10 @@ from vaultvec.index import current_index, exclusions_of, writer_lock
 from vaultvec.ledger import Ledger, StoredNote
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.notes import digest, read_bytes
+from vaultvec.ranking.semantic import ModelSlot
 from vaultvec.search import Searcher
-from vaultvec.semantic import ModelSlot
 from vaultvec.settings import Settings
+from vaultvec.stages.changes import find_changes
 from vaultvec.vault import open_vault, walk
 
 Notify = Callable[[str], None]

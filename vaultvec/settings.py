@@ -25,6 +25,7 @@ from vaultvec.errors import SettingsError
 from vaultvec.models import resolve
 
 SERVER_ENGINES = ("ollama", "openai")
+NO_VAULT = 'no vault is set; add --vault DIR, set VAULTVEC_VAULT, or write VAULT_PATH = "..." in config.py'
 RESTORE_HINT = "mend the line, or delete it and its default holds; where a backup is kept: python config_optimizer.py 3"
 UNREADABLE_HINT = (
     "an empty config.py will do, every setting has a default; where a backup is kept: python config_optimizer.py 3"
@@ -72,6 +73,12 @@ class Settings:
     def reports_dir(self) -> Path:
         """Benchmark results, JSON and HTML."""
         return self.data_dir / "reports"
+
+    def vault(self) -> Path:
+        """The vault's folder. Raises SettingsError when none is set."""
+        if self.vault_path is None:
+            raise SettingsError(NO_VAULT)
+        return self.vault_path
 
     def vault_dir(self, vault: Path) -> Path:
         """Folder of one vault's index: its name, and 8 hex digits of the sha256 of its resolved path.

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from vaultvec.datatypes import Vectors
-from vaultvec.donors import is_unit_vector
 from vaultvec.errors import LedgerError, LockedError, StoreDamaged
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import ChunkRow, chunk_rows
+from vaultvec.sqlite.donors import is_unit_vector
 
 HNSW_SPACE = "cosine"
 WAIT_FOR_WRITER = 60  # seconds; a page of rows takes a few at the most

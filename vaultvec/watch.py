@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vaultvec.embedding import Progress
 from vaultvec.errors import SettingsError, VaultvecError
 from vaultvec.index import exclusions_of
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
+from vaultvec.stages.embedding import Progress
 from vaultvec.vault import NOTE_SUFFIXES, Exclusions, open_vault
 
 RETRY_SECONDS = 5.0  # after a run that failed: another process had the lock, the vault was away, the disk was full

@@ -15,8 +15,8 @@ from vaultvec.errors import VaultError
 from vaultvec.index import choose_models, exclusions_of, reader_of
 from vaultvec.measure.results import Place, machine_name
 from vaultvec.models import ModelSpec
-from vaultvec.reading import chunker_spec, read_and_chunk
 from vaultvec.settings import Settings
+from vaultvec.stages.reading import chunker_spec, read_and_chunk
 from vaultvec.vault import open_vault, walk
 
 SEED = 2026

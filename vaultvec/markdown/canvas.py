@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vaultvec.blocks import headings, open_fence
 from vaultvec.errors import VaultError
-from vaultvec.frontmatter import clean_line
-from vaultvec.markdown import plain_text
-from vaultvec.verbatim import shorten_url
+from vaultvec.markdown.blocks import headings, open_fence
+from vaultvec.markdown.frontmatter import clean_line
+from vaultvec.markdown.inline import plain_text
+from vaultvec.markdown.verbatim import shorten_url
 
 Place = tuple[float, ...]
 MAX_URL = 2000  # characters: a data: URL may hold a whole picture

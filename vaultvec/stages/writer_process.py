@@ -23,13 +23,13 @@ from vaultvec import errors
 from vaultvec.errors import LedgerError, VaultvecError
 from vaultvec.ledger import Ledger
 from vaultvec.memory import peak_rss_mb
-from vaultvec.writing import Writer, WriterTask
+from vaultvec.stages.writing import Writer, WriterTask
 
 PAYS_FROM = 200  # notes to read, or texts or rows that wait; below, starting a process costs more than it brings
 _CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}  # Chroma's own doing; SIGKILL is another's
 _CRASHES_WINDOWS = {0xC0000005, 0xC0000409, 0xC000001D}  # access violation, fail-fast, illegal instruction
-_PACKAGE = Path(__file__).resolve().parents[1]
-_CODE = "from vaultvec.writer_process import child; child()"
+_PACKAGE = Path(__file__).resolve().parents[2]
+_CODE = "from vaultvec.stages.writer_process import child; child()"
 
 
 class WriterProcess:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vaultvec.fusion import BM25_MOST, Scores, idf, together
 from vaultvec.keywords import KeywordQuery, index_terms, parts, shown
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import (
@@ -20,7 +19,8 @@ from vaultvec.lookup import (
     matching_phrases,
     note_rows,
 )
-from vaultvec.matrix import ChunkTable, Ids
+from vaultvec.ranking.fusion import BM25_MOST, Scores, idf, together
+from vaultvec.ranking.matrix import ChunkTable, Ids
 
 SCORED_ROWS = 10_000  # chunks whose words are weighed; a query's most frequent words are left out beyond
 COVERED_ROWS = 10_000  # matches gone through to tell which chunks hold the words together; likewise

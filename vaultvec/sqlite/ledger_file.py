@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from vaultvec.schema import connect, ledger_error
+from vaultvec.sqlite.schema import connect, ledger_error
 
 
 class LedgerFile:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from vaultvec.blocks import keep_blocks
-from vaultvec.code_blocks import BEFORE_FENCE, OpenLists, fence_end, indented_end
-from vaultvec.frontmatter import clean_line
+from vaultvec.markdown.blocks import keep_blocks
+from vaultvec.markdown.code_blocks import BEFORE_FENCE, OpenLists, fence_end, indented_end
+from vaultvec.markdown.frontmatter import clean_line
 
 _EVENT = re.compile(
     r"\n[ \t]*+\n(?: {4}| {0,3}\t)[ \t]*+(?=\S)|`++|~{3,}+|%%|<!--(?:-?>)?|(?i:<style\b|<script\b)|\$\$?|\\[!-/:-@\[-^_`{}~]"

@@ -13,7 +13,7 @@ from vaultvec.datatypes import Batch, BatchResult, IndexReport
 from vaultvec.engines.base import Engine
 from vaultvec.errors import EngineError
 from vaultvec.ledger import Ledger, ModelRow
-from vaultvec.reading import Reader
+from vaultvec.stages.reading import Reader
 
 GATHER_SECONDS = 0.2  # how long a window may wait to fill while the reader is still at work
 TIDY_WINDOWS = 10  # windows between two memory clean-ups, as the guide has it; none in FAST_MODE

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from vaultvec import console
 from vaultvec.datatypes import SearchResult
 from vaultvec.errors import QueryError, VaultvecError
 from vaultvec.fitting import difference_line, result_remarks
 from vaultvec.search import MODES, Searcher
 from vaultvec.session import coverage_remark, open_searcher
 from vaultvec.settings import Settings
+from vaultvec.terminal import console
 
 MOST_RESULTS = 1000
 HELP = (

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from vaultvec.datatypes import Encoded, Vectors, chunk_id
-from vaultvec.ledger_file import LedgerFile
+from vaultvec.sqlite.ledger_file import LedgerFile
 
 PAGE = 500  # ids of one SQL statement; SQLite allows 32,766 variables, some builds 999
 

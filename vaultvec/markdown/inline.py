@@ -12,9 +12,9 @@ from html import unescape
 from html.entities import html5
 from urllib.parse import unquote
 
-from vaultvec.blocks import keep_blocks
-from vaultvec.frontmatter import clean_line
-from vaultvec.verbatim import Marks, protect
+from vaultvec.markdown.blocks import keep_blocks
+from vaultvec.markdown.frontmatter import clean_line
+from vaultvec.markdown.verbatim import Marks, protect
 
 _MEDIA_SUFFIXES = """
 png jpg jpeg gif bmp svg webp avif heic tiff pdf mp3 wav m4a ogg oga opus flac 3gp webm mp4 ogv mov mkv avi

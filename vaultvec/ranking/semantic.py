@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Engine
-from vaultvec.fusion import Scores
 from vaultvec.index import knows
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import chunk_numbers
-from vaultvec.matrix import ChunkTable, Ids, Matrix, read_matrix, read_vectors_of, sample_vectors
 from vaultvec.models import MULTILINGUAL, ModelSpec
+from vaultvec.ranking.fusion import Scores
+from vaultvec.ranking.matrix import ChunkTable, Ids, Matrix, read_matrix, read_vectors_of, sample_vectors
 from vaultvec.store import ChromaStore, for_reading
 
 # Chunks up to which every vector is compared. At 100,000 of 384 dims on two busy cores a warm hybrid query takes 36 ms that way

@@ -17,11 +17,11 @@ from rich.text import Text
 
 from vaultvec.advice import with_vault
 from vaultvec.datatypes import IndexReport, SearchResult
-from vaultvec.embedding import Progress as Moment
-from vaultvec.excerpt import excerpt
 from vaultvec.integrity import Finding
 from vaultvec.phases import Step
 from vaultvec.session import Status
+from vaultvec.stages.embedding import Progress as Moment
+from vaultvec.terminal.excerpt import excerpt
 
 SNIPPET_CHARS = 240
 

@@ -1,0 +1,1 @@
+"""Markdown → plain text: what `notes.py` is made of."""
