@@ -72,7 +72,7 @@ def fill(folder: Path, chunks: int, names: Sequence[str], made: MadeUp, with_chr
                 path, title = f"folder {number % 40}/note {number}.md", made.text(3)
                 texts = [f"{title}\n{made.text(WORDS_A_CHUNK)}" for _ in range(CHUNKS_A_NOTE)]
                 pieces = [Chunk(path, i, "", text, len(title) + 1, 1 + i, ids) for i, text in enumerate(texts)]
-                file = NoteFile(path, Path(path), 1, number, 1)
+                file = NoteFile(path, path, 1, number, 1)
                 note = Note(path, title, "", 1, tags=(f"tag{number % 30}",))
                 ledger.apply_note(file, b"x", note, pieces, rows)
                 hashes += [content_hash(text) for text in texts]
@@ -138,7 +138,7 @@ def report_refresh(folder: Path, queries: Sequence[str]) -> None:
                 number += 1
                 text = f"new {number}\nwritten while others read {number}"
                 piece = Chunk(f"new {number}.md", 0, "", text, 0, 1, np.zeros(1, np.int32))
-                file = NoteFile(piece.path, Path(piece.path), 1, 1, 1)
+                file = NoteFile(piece.path, piece.path, 1, 1, 1)
                 ledger.apply_note(file, b"x", Note(piece.path, f"new {number}", "", 1), [piece], [])
 
     writer = threading.Thread(target=write)

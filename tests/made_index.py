@@ -66,7 +66,7 @@ class MadeIndex:
         texts = [f"{title}\n{body}" for body in bodies]
         chunks = [Chunk(path, i, "", text, len(title) + 1, 1 + i, ids) for i, text in enumerate(texts)]
         note = Note(path, title, "", 1, tuple(tags), tuple(aliases), tuple(links))
-        file = NoteFile(path, Path(path), 1, day * 86_400 * SECOND_NS, 1)
+        file = NoteFile(path, path, 1, day * 86_400 * SECOND_NS, 1)
         with Ledger(self.path) as ledger:
             picked = [self.rows[i] for i in (range(len(self.rows)) if models is None else models)]
             ledger.apply_note(file, b"x", note, chunks, [ModelRow(row, str(row), DIM) for row in picked])

@@ -27,7 +27,7 @@ def note_of(path: str, *texts: str) -> tuple[NoteFile, Note, list[Chunk]]:
     """A note whose chunks are these texts."""
     ids = np.arange(4, dtype=np.int32)
     chunks = [Chunk(path, slot, "", text, 0, 1, ids) for slot, text in enumerate(texts)]
-    return NoteFile(path, Path(path), 1, 1, 1), Note(path, path, "", 1), chunks
+    return NoteFile(path, path, 1, 1, 1), Note(path, path, "", 1), chunks
 
 
 def put(ledger: Ledger, path: str, *texts: str) -> int:

@@ -343,7 +343,7 @@ def test_broken_canvas(data: bytes) -> None:
 def test_read_note(tmp_path: Path) -> None:
     path = tmp_path / "a.md"
     path.write_bytes(b"# Hello")
-    file = NoteFile("a.md", path, 7, 0, 0)
+    file = NoteFile("a.md", str(path), 7, 0, 0)
     key, parsed = read_note(file)
     assert parsed.body == "# Hello"
     assert key == digest(b"# Hello") != digest(b"# hello")

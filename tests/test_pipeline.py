@@ -164,7 +164,7 @@ def test_progress_and_sample(tmp_path: Path) -> None:
 
 
 def file_of(path: str, mtime: int = 1, ctime: int = 1) -> NoteFile:
-    return NoteFile(path, Path(path), 1, mtime, ctime)
+    return NoteFile(path, path, 1, mtime, ctime)
 
 
 def test_notes_below_an_unreadable_folder_are_not_gone() -> None:

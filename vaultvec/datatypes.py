@@ -18,10 +18,15 @@ class NoteFile:
     """A file of the vault that becomes a note, as the walk saw it."""
 
     path: str  # vault-relative, "/" between folders, NFC
-    absolute: Path
+    location: str  # absolute, as the file system spells it; a Path would take three times the memory
     size: int  # bytes
     mtime_ns: int
     ctime_ns: int
+
+    @property
+    def absolute(self) -> Path:
+        """Where the file lies."""
+        return Path(self.location)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pathspec
@@ -125,7 +125,7 @@ def walk(vault: Path, exclusions: Exclusions) -> WalkResult:
     identity = _identity(vault)
     unreadable: list[tuple[str, str]] = []
     warnings: list[tuple[str, str]] = []
-    found: list[tuple[str, os.DirEntry[str], os.stat_result]] = []
+    found: list[NoteFile] = []
     folders = [(str(vault), "")]
     while folders:
         folder, relative = folders.pop()
@@ -173,19 +173,22 @@ def _is_note(entry: os.DirEntry[str]) -> bool:
 def _add_file(
     path: str,
     entry: os.DirEntry[str],
-    found: list[tuple[str, os.DirEntry[str], os.stat_result]],
+    found: list[NoteFile],
     unreadable: list[tuple[str, str]],
 ) -> None:
-    """Stat one note into `found`, or say why not."""
+    """Stat one note into `found`, under the path as the file system spells it, or say why not."""
     if _printable(path) != path:
         unreadable.append((_printable(path), "the file name is not valid UTF-8; rename it"))
         return
     try:
-        found.append((path, entry, entry.stat(follow_symlinks=False)))
+        status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return  # deleted since it was listed
     except OSError as error:
         unreadable.append((_named(path), _reason(error)))
+    else:
+        times = (_storable(status.st_mtime_ns), _storable(status.st_ctime_ns))
+        found.append(NoteFile(path, entry.path, status.st_size, *times))
 
 
 def _report_link(
@@ -204,18 +207,16 @@ def _report_link(
     warnings.append((_printable(path), "a symbolic link that leaves the vault; not followed"))
 
 
-def _name_files(found: list[tuple[str, os.DirEntry[str], os.stat_result]]) -> list[NoteFile]:
-    """NoteFiles under NFC paths. Of two names that differ only in normalisation, the other one keeps its own form."""
-    named: list[tuple[str, str, os.DirEntry[str], os.stat_result]] = []
-    for raw, entry, status in found:
-        named.append((raw if raw.isascii() else unicodedata.normalize("NFC", raw), raw, entry, status))
-    taken = {raw for nfc, raw, _, _ in named if nfc == raw}
+def _name_files(found: list[NoteFile]) -> list[NoteFile]:
+    """The files under NFC paths. Of two names that differ only in normalisation, the other one keeps its own form."""
+    taken = {file.path for file in found if unicodedata.is_normalized("NFC", file.path)}
     files = []
-    for nfc, raw, entry, status in sorted(named, key=lambda row: row[1]):
-        path = raw if nfc != raw and nfc in taken else nfc
-        taken.add(path)
-        times = (_storable(status.st_mtime_ns), _storable(status.st_ctime_ns))
-        files.append(NoteFile(path, Path(entry.path), status.st_size, *times))
+    for file in sorted(found, key=lambda file: file.path):
+        nfc = unicodedata.normalize("NFC", file.path)
+        if nfc != file.path and nfc not in taken:
+            taken.add(nfc)
+            file = replace(file, path=nfc)
+        files.append(file)
     return files
 
 
