@@ -8,7 +8,7 @@ import numpy as np
 
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, Note
-from vaultvec.notes import headings
+from vaultvec.markdown.blocks import headings
 
 _SPACE = re.compile(r"\s+")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vaultvec.languages import SCRIPTS, language_of, profile, profile_text, readable_by, script_of
+from vaultvec.languages import count_scripts, language_of, readable_by, script_of
 
 
 @pytest.mark.parametrize(
@@ -62,40 +62,19 @@ def test_script_of(text: str, script: str) -> None:
     assert script_of(text) == script
 
 
-def test_shares_are_of_letters_and_sum_to_one() -> None:
-    shares = profile_text("abc 가나다 12 _ かな 漢字 где").shares
-    assert set(shares) == set(SCRIPTS)
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert shares["latin"] == pytest.approx(3 / 13)
-    assert shares["hangul"] == pytest.approx(3 / 13)
-    assert shares["kana"] == shares["han"] == pytest.approx(2 / 13)
-    assert shares["cyrillic"] == pytest.approx(3 / 13)
+def test_letters_are_counted_by_script() -> None:
+    found = count_scripts("abc 가나다 12 _ かな 漢字 где გ")
+    assert found == {"latin": 3, "hangul": 3, "kana": 2, "han": 2, "cyrillic": 3, "other": 1}
+    assert count_scripts("1 2 3") == count_scripts("") == {}
 
 
 def test_combining_marks_do_not_move_a_script() -> None:
-    assert profile_text("कि").dominant == "devanagari"
-    assert profile_text("ที่นี่").shares["thai"] == 1.0
-
-
-def test_empty_texts_have_no_script() -> None:
-    nothing = profile(["", "1 2 3"])
-    assert nothing.n_letters == 0
-    assert nothing.dominant == ""
-    assert set(nothing.shares.values()) == {0.0}
-
-
-def test_english_share_tells_german_from_english() -> None:
-    english = profile(["The notes that you keep in this folder are what the plugin reads from."] * 3)
-    german = profile(["Die Notizen, die du in diesem Ordner hast, werden von der Erweiterung nicht gelesen."] * 3)
-    assert english.dominant == german.dominant == "latin"
-    assert english.english_share > 0.9
-    assert german.english_share < 0.2
+    assert set(count_scripts("कि")) == {"devanagari"}
+    assert set(count_scripts("ที่นี่")) == {"thai"}
 
 
 def test_korean_with_english_words_is_korean() -> None:
-    korean = profile(["Obsidian Sync 플러그인을 설치한 다음 Settings 메뉴에서 동기화를 켜고 노트를 확인하세요."])
-    assert korean.dominant == "hangul"
-    assert korean.n_letters == 48
+    assert script_of("Obsidian Sync 플러그인을 설치한 다음 Settings 메뉴에서 동기화를 켜세요.") == "hangul"
 
 
 def test_readable_by() -> None:

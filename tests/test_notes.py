@@ -10,8 +10,9 @@ import pytest
 
 from vaultvec.datatypes import Note, NoteFile
 from vaultvec.errors import VaultError
+from vaultvec.markdown.blocks import headings
 from vaultvec.markdown.verbatim import shorten_url
-from vaultvec.notes import digest, headings, parse_note, read_bytes, read_note
+from vaultvec.notes import digest, parse_note, read_bytes, read_note
 
 
 def note(text: str, path: str = "folder/My note.md") -> Note:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vaultvec.errors import VaultError
-from vaultvec.markdown.blocks import code_lines
-from vaultvec.notes import headings, normalise, parse_note
+from vaultvec.markdown.blocks import code_lines, headings
+from vaultvec.notes import normalise, parse_note
 
 # Pieces that begin, end or upset some markup; joined at random they reach states that plain random text never does.
 PIECES = [

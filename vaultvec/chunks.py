@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vaultvec.datatypes import Chunk, Note, TokenIds
-from vaultvec.notes import headings
+from vaultvec.markdown.blocks import headings
 from vaultvec.tokenizing import Tokenizer
 
 # Raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors).

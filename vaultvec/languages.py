@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 
-SCRIPTS = ("latin", "hangul", "kana", "han", "cyrillic", "arabic", "thai", "greek", "hebrew", "devanagari", "other")
 _RANGES = {
     "latin": "A-Za-zªºÀ-ÖØ-öø-ʯḀ-ỿＡ-Ｚａ-ｚ",
     "hangul": "가-힣ᄀ-ᇿㄱ-ㆎ",
@@ -65,44 +62,6 @@ _BY_SCRIPT = {
 # A syllable block or an ideograph carries about as much as two or three Latin letters.
 _WEIGHT = {"hangul": 2.5, "han": 3.0, "kana": 2.0}
 SAMPLE_CHARS = 4000  # of each text whose words are looked at
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Scripts of many texts. `shares` of all letters, by the names in SCRIPTS, sum 1 (or all 0 without letters)."""
-
-    shares: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SCRIPTS, 0.0))
-    english_share: float = 1.0  # of the function words found in Latin script; 1 if there are none
-    n_letters: int = 0
-    n_function_words: int = 0
-
-    @property
-    def dominant(self) -> str:
-        """The script with most letters, "" without letters."""
-        return max(SCRIPTS, key=lambda script: self.shares[script]) if self.n_letters else ""
-
-
-def profile(texts: Iterable[str]) -> Profile:
-    """Profile of a vault or a sample of it. Pass prose: code fences count like any other text."""
-    letters: Counter[str] = Counter()
-    words: Counter[str] = Counter()
-    for text in texts:
-        letters.update(count_scripts(text))
-        words.update(_count_function_words(text))
-    total = letters.total()
-    foreign = max((count for language, count in words.items() if language != "en"), default=0)
-    english = words["en"]
-    return Profile(
-        shares={script: letters[script] / total if total else 0.0 for script in SCRIPTS},
-        english_share=english / (english + foreign) if english + foreign else 1.0,
-        n_letters=total,
-        n_function_words=english + foreign,
-    )
-
-
-def profile_text(text: str) -> Profile:
-    """Profile of one text."""
-    return profile([text])
 
 
 def count_scripts(text: str) -> dict[str, int]:

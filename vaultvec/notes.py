@@ -11,7 +11,6 @@ import unicodedata
 
 from vaultvec.datatypes import Note, NoteFile
 from vaultvec.errors import VaultError
-from vaultvec.markdown.blocks import headings as headings  # of a note's body, with the reader's own eyes
 from vaultvec.markdown.canvas import read_canvas
 from vaultvec.markdown.frontmatter import MAX_LINKS, read_front_matter, unique
 from vaultvec.markdown.inline import plain_text

@@ -8,7 +8,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -51,10 +51,10 @@ def complain(line: str) -> None:
     err.print(Text(plain(with_vault(" ".join(line.split()))), style="red"), soft_wrap=True)
 
 
-def print_json(value: Any, stream: TextIO | None = None) -> None:
+def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    json.dump(value, stream or sys.stdout, ensure_ascii=False, indent=2)
-    print(file=stream or sys.stdout)
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    print()
 
 
 def ask(question: str) -> str:
@@ -65,14 +65,6 @@ def ask(question: str) -> str:
     if not line:
         raise EOFError
     return line.strip()
-
-
-def confirm(question: str) -> bool:
-    """A yes or no; end of input is a no."""
-    try:
-        return ask(f"{question} [y/N] ").casefold() in ("y", "yes", "예", "네")
-    except EOFError:
-        return False
 
 
 @contextmanager
