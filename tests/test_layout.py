@@ -23,7 +23,7 @@ batching
 tokenizing
 models
 config_keys settings
-frontmatter blocks code_blocks verbatim inline canvas notes
+frontmatter blocks code_blocks verbatim inline canvas notes pieces
 vault
 korean languages
 chunks

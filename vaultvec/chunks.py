@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vaultvec.datatypes import Chunk, Note, TokenIds
-from vaultvec.markdown.blocks import headings
+from vaultvec.markdown.pieces import HEADING_CHARS, Piece, names, pieces
 from vaultvec.tokenizing import Tokenizer
 
 # Raise when the same note gives other chunks: notes are then read again (equal texts keep their vectors).
 CHUNKER_VERSION = 2
 CONTEXT_SHARE = 3  # title and headings take at most 1/3 of a chunk
 CHARS_PER_TOKEN = 12  # a chunk's characters are bounded too: one [UNK] can stand for a whole line of base64
-SEGMENT_CHARS = 2000  # longer lines are cut before they are tokenised, so that time stays linear
-HEADING_CHARS = 500  # of a heading in a heading path, which every chunk below it repeats; its own line stays whole
-MOST_NAMES = 20  # aliases that stand for a note without text
 
 # Where a text may be cut, the best first. Chinese and Japanese sentences end without a space.
 _BREAKS = (re.compile(r"\n"), re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])(?![。！？」』）”’])"), re.compile(r"\s+"))
-_SEGMENT_END = re.compile(r"\s|[。！？]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +75,25 @@ class Chunker:
     def chunk(self, note: Note) -> list[Chunk]:
         """The chunks of a note in reading order; one without text has one chunk, its names. None exceeds the model's token
         limit."""
-        pieces = list(_pieces(note, self.boilerplate)) or list(_pieces(note, frozenset()))
-        title = note.title if pieces else ""
-        units = self._units(pieces or list(_names(note)))
+        found = list(pieces(note, self.boilerplate)) or list(pieces(note, frozenset()))
+        title = note.title if found else ""
+        units = self._units(found or names(note))
         if not units:
             return []
         context = _Context(self.tokenizer, title, self.limits.target // CONTEXT_SHARE)
         groups = _pack(units, self.limits, self._overhead, context)
-        chunks: list[Chunk] = []
-        for group in groups:
-            for built in self._build(note, group, context):
-                chunks.append(
-                    Chunk(note.path, len(chunks), built.heading, built.text, built.context, built.line, built.ids)
-                )
-        return chunks
+        built = (chunk for group in groups for chunk in self._build(note, group, context))
+        return [replace(chunk, slot=slot) for slot, chunk in enumerate(built)]
 
-    def _units(self, pieces: Sequence[_Piece]) -> list[_Unit]:
+    def _units(self, found: Sequence[Piece]) -> list[_Unit]:
         """Headings and paragraphs of a note, none of them longer than a chunk's body may be."""
         room = self.limits.target - self._overhead - self.limits.target // CONTEXT_SHARE
-        ids = self.tokenizer.encode_plain([text for text, _, _, _ in pieces])
-        units: list[_Unit] = []
-        for (text, line, path, is_heading), row in zip(pieces, ids, strict=True):
-            for part, part_ids, offset in self._fit(text, row, max(8, room)):
-                units.append(_Unit(part, line + offset, path, is_heading, part_ids))
-        return units
+        ids = self.tokenizer.encode_plain([piece.text for piece in found])
+        return [
+            _Unit(part, piece.line + offset, piece.path, piece.is_heading, part_ids)
+            for piece, row in zip(found, ids, strict=True)
+            for part, part_ids, offset in self._fit(piece.text, row, max(8, room))
+        ]
 
     def _fit(self, text: str, ids: TokenIds, room: int) -> Iterator[tuple[str, TokenIds, int]]:
         """Halve a text at line, sentence, word or, at worst, character until each part has at most `room` tokens."""
@@ -118,8 +109,8 @@ class Chunker:
             stack.append((right, right_ids, offset + part.count("\n", 0, resume)))
             stack.append((left, left_ids, offset))
 
-    def _build(self, note: Note, group: list[_Unit], context: _Context) -> Iterator[_Built]:
-        """Text and ids of one group; a group whose finished text is still too long is halved."""
+    def _build(self, note: Note, group: list[_Unit], context: _Context) -> Iterator[Chunk]:
+        """The chunk of one group, its slot still 0; a group whose finished text is too long is halved."""
         body = _below_headings(group)
         path = _common_path(body)
         if all(unit.is_heading and unit.path == path for unit in body):
@@ -143,16 +134,7 @@ class Chunker:
         offset = len(prefix) + 1 if prefix else 0
         if len(ids) > self.limits.maximum:
             ids = self.tokenizer.encode([self.document_prefix + text], self.limits.maximum)[0]
-        yield _Built(heading, text, offset, note.body_line + group[0].line, ids)
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    heading: str
-    text: str
-    context: int
-    line: int
-    ids: TokenIds
+        yield Chunk(note.path, 0, heading, text, offset, note.body_line + group[0].line, ids)
 
 
 _NO_IDS: TokenIds = np.empty(0, dtype=np.int32)
@@ -196,69 +178,6 @@ class _Context:
     def cost(self, path: tuple[str, ...]) -> int:
         """Tokens of the line."""
         return len(self.of(path)[1])
-
-
-_Piece = tuple[str, int, tuple[str, ...], bool]  # text, line, heading path, whether it is a heading
-
-
-def _names(note: Note) -> Iterator[_Piece]:
-    """What a note without text is called: it is found by that."""
-    for name in (note.title, *note.aliases[:MOST_NAMES]):
-        if name.strip():
-            yield name, 0, (), False
-
-
-def _pieces(note: Note, boilerplate: frozenset[str]) -> Iterator[_Piece]:
-    """Each heading and each paragraph of a note."""
-    lines = note.body.split("\n")
-    stack: list[tuple[int, str]] = []
-    found = {line: (level, text) for line, level, text in headings(note.body)}
-    path: tuple[str, ...] = ()
-    paragraph: list[str] = []
-    start = 0
-
-    def flush() -> Iterator[_Piece]:
-        text = "\n".join(paragraph)
-        if text.strip():
-            yield from ((part, start + offset, path, False) for part, offset in _segments(text))
-        paragraph.clear()
-
-    skip_underline = False
-    for index, line in enumerate(lines):
-        if index in found:
-            yield from flush()
-            level, text = found[index]
-            while stack and stack[-1][0] >= level:
-                stack.pop()
-            stack.append((level, text))
-            path = tuple(heading[:HEADING_CHARS] for _, heading in stack if heading)
-            if text and line.strip() not in boilerplate:
-                yield text, index, path, True
-            skip_underline = not line.lstrip().startswith("#")
-        elif skip_underline:
-            skip_underline = False  # the === or --- below a setext heading
-        elif not line.strip() or line.strip() in boilerplate:
-            yield from flush()
-        else:
-            if not paragraph:
-                start = index
-            paragraph.append(line.rstrip())
-    yield from flush()
-
-
-def _segments(text: str) -> Iterator[tuple[str, int]]:
-    """Cut a paragraph into stretches of at most SEGMENT_CHARS, at white space or a full stop where there is some."""
-    position = line = 0
-    while position < len(text):
-        end = min(len(text), position + SEGMENT_CHARS)
-        if end < len(text):
-            ends = [match.end() for match in _SEGMENT_END.finditer(text, position + 1, end)]
-            end = ends[-1] if ends else end
-        part = text[position:end]
-        if part.strip():
-            yield part.strip("\n").rstrip(), line
-        line += part.count("\n")
-        position = end
 
 
 def _middle(text: str) -> tuple[int, int]:
