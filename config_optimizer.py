@@ -23,20 +23,18 @@ from typing import TYPE_CHECKING, Any
 
 import vaultvec.terminal.starting  # first: it watches over the other imports
 from vaultvec import advice
-from vaultvec.config_file import (
+from vaultvec.config_file import ConfigText, read_text, read_values
+from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.config_rewrite import (
     Backup,
-    ConfigText,
     changed_lines,
     check_writable,
     diff,
     list_backups,
     plan_changes,
-    read_text,
-    read_values,
     restore,
     save,
 )
-from vaultvec.config_keys import GUIDE_VALUES, KEYS
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.results import Decision, Place, last_decisions
 from vaultvec.settings import Settings, load_settings

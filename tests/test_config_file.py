@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vaultvec import config_file
-from vaultvec.config_file import ConfigText, list_backups, plan_changes, read_text, read_values, restore, save
+from vaultvec import config_rewrite
+from vaultvec.config_file import ConfigText, read_text, read_values
 from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.config_rewrite import list_backups, plan_changes, restore, save
 from vaultvec.errors import SettingsError
 
 SHIPPED = (Path(__file__).resolve().parent.parent / "config.py").read_text(encoding="utf-8")
@@ -191,7 +192,7 @@ def test_permissions_and_links_are_kept(path: Path) -> None:
     link = path.with_name("linked.py")
     link.symlink_to(path)
     text = read_text(link)
-    assert config_file.write_config(link, text.encode(text.text.replace("= 3", "= 5")))
+    assert config_rewrite.write_config(link, text.encode(text.text.replace("= 3", "= 5")))
     assert link.is_symlink()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert b"= 5" in path.read_bytes()
@@ -210,15 +211,15 @@ def test_a_write_that_fails_leaves_the_file_and_no_litter(path: Path, monkeypatc
 
 def test_the_diff_names_what_changes() -> None:
     new = plan_changes(SHIPPED, {"STREAMS": 3})
-    text = config_file.diff(SHIPPED, new)
+    text = config_rewrite.diff(SHIPPED, new)
     assert '-STREAMS = "auto"' in text.splitlines()
     assert "+STREAMS = 3" in text.splitlines()
-    assert config_file.diff(SHIPPED, SHIPPED) == ""
-    assert config_file.changed_lines(read_values(SHIPPED), read_values(new)) == ['STREAMS  "auto" → 3']
+    assert config_rewrite.diff(SHIPPED, SHIPPED) == ""
+    assert config_rewrite.changed_lines(read_values(SHIPPED), read_values(new)) == ['STREAMS  "auto" → 3']
 
 
 def test_two_states_of_one_second_are_both_kept(path: Path) -> None:
-    names = {config_file.keep(path, b"STREAMS = %d\n" % i).name for i in range(5)}
+    names = {config_rewrite.keep(path, b"STREAMS = %d\n" % i).name for i in range(5)}
     assert len(names) == 5
     assert len(list_backups(path)) == 5
     assert ConfigText(path, b"", "", "utf-8").encode("한") == "한".encode()

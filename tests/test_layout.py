@@ -22,7 +22,8 @@ datatypes
 batching
 tokenizing
 models
-config_keys settings
+config_keys
+config_file settings
 frontmatter blocks code_blocks verbatim inline canvas notes pieces
 vault
 korean languages
@@ -46,7 +47,7 @@ session export
 monitor
 integrity
 measure
-doctor watch model_list phases config_file
+doctor watch model_list phases config_rewrite
 excerpt console arguments
 interactive
 menu

@@ -17,8 +17,9 @@ from timed_engine import MODEL, Clock, TimedReference, factory, words
 
 import config_optimizer
 import embedding_speed_fix
-from vaultvec.config_file import list_backups, read_values
+from vaultvec.config_file import read_values
 from vaultvec.config_keys import GUIDE_VALUES
+from vaultvec.config_rewrite import list_backups
 from vaultvec.errors import VaultError
 from vaultvec.measure import rounds
 from vaultvec.measure.bench import Subject, run_benchmark

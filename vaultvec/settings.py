@@ -1,35 +1,23 @@
-"""config.py → Settings. The file is read as text and never run; the environment is read here and nowhere else.
-
-What a key is, stands in config_keys.KEYS.
-"""
+"""config.py, the environment and `--vault` → Settings. The environment is read here and nowhere else."""
 
 from __future__ import annotations
 
-import ast
-import difflib
 import hashlib
-import io
 import os
-import tokenize
 import unicodedata
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_data_dir
 
-from vaultvec.config_keys import AUTO, KEYS, WINDOWS_HINT, check_value, shorten
+from vaultvec.config_file import read_text, read_values
+from vaultvec.config_keys import AUTO, KEYS
 from vaultvec.errors import SettingsError
 from vaultvec.models import resolve
 
 SERVER_ENGINES = ("ollama", "openai")
 NO_VAULT = 'no vault is set; add --vault DIR, set VAULTVEC_VAULT, or write VAULT_PATH = "..." in config.py'
-RESTORE_HINT = "mend the line, or delete it and its default holds; where a backup is kept: python config_optimizer.py 3"
-UNREADABLE_HINT = (
-    "an empty config.py will do, every setting has a default; where a backup is kept: python config_optimizer.py 3"
-)
 
 
 def _default_data_dir() -> Path:
@@ -96,22 +84,13 @@ class Settings:
         return self.data_dir / "vaults" / f"{slug[:40] or 'vault'}-{digest[:8]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """One `KEY = value` of config.py. `node` spans the value's text."""
-
-    value: Any
-    line: int
-    node: ast.expr
-
-
 def load_settings(config_path: Path, environ: Mapping[str, str], *, vault: str | None = None) -> Settings:
     """Settings from config.py, the environment and `--vault`; a missing key takes its default.
 
     Raises SettingsError with the line of config.py, what was found and what was expected.
     """
-    found = {name: row.value for name, row in read_config(config_path).items()}
-    values = {key.name.lower(): key.check.convert(found.get(key.name, key.default)) for key in KEYS.values()}
+    found = read_values(read_text(config_path).text, config_path.name)
+    values = {name.lower(): KEYS[name].check.convert(value) for name, value in found.items()}
     here = config_path.absolute().parent
     if vault is not None and not vault.strip():
         raise SettingsError("--vault is empty, expected a folder; run: python main.py --help")
@@ -149,91 +128,3 @@ def _model(name: str, engine: str, base: Path) -> str:
         return name
     folder = _folder(text, base)
     return str(folder) if folder is not None and os.path.isdir(folder) else name
-
-
-def decode_source(data: bytes, name: str) -> tuple[str, str]:
-    """Text and encoding of a Python file: BOM or coding line, else UTF-8. Line ends are kept."""
-    try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return data.decode(encoding), encoding
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name} is not UTF-8 text ({error}); save it as UTF-8, or {RESTORE_HINT}") from error
-
-
-def read_config(path: Path) -> dict[str, Assignment]:
-    """Every key of config.py with its checked value and line."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise SettingsError(f"{path} cannot be read ({reason}); {UNREADABLE_HINT}") from error
-    return check_values(parse_source(decode_source(data, path.name)[0], path.name), path.name)
-
-
-def parse_source(text: str, name: str = "config.py") -> dict[str, Assignment]:
-    """The assignments of a config file, values evaluated as literals only, not yet checked.
-
-    Raises SettingsError with the line for anything that is not `KEY = value`.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd escape in a path is told by its own check
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None) or 1
-        reason = getattr(error, "msg", None) or str(error)
-        hint = f"{WINDOWS_HINT}; " if "unicodeescape" in reason else ""
-        raise SettingsError(f"{name} line {line}: {reason}; {hint}{RESTORE_HINT}") from error
-    rows: dict[str, Assignment] = {}
-    for statement in tree.body:
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue  # the docstring
-        key, node = _target(statement, name)
-        if key in rows:
-            raise SettingsError(
-                f"{name} line {statement.lineno}: {key} is set again (first on line {rows[key].line}); keep one"
-            )
-        rows[key] = Assignment(_literal(node, key, name), statement.lineno, node)
-    return rows
-
-
-def _target(statement: ast.stmt, name: str) -> tuple[str, ast.expr]:
-    targets: list[ast.expr] = []
-    value: ast.expr | None = None
-    if isinstance(statement, ast.Assign):
-        targets, value = statement.targets, statement.value
-    elif isinstance(statement, ast.AnnAssign):
-        targets, value = [statement.target], statement.value
-    if len(targets) == 1 and isinstance(targets[0], ast.Name) and value is not None:
-        return targets[0].id, value
-    first = ast.unparse(statement).splitlines()[0]
-    raise SettingsError(
-        f'{name} line {statement.lineno}: found "{shorten(first)}", expected KEY = value; the file is read, never run'
-    )
-
-
-def _literal(node: ast.expr, key: str, name: str) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise SettingsError(
-            f"{name} line {node.lineno}: {key} is {shorten(ast.unparse(node))}, expected a plain value; "
-            "the file is read, never run"
-        ) from error
-
-
-def check_values(rows: Mapping[str, Assignment], name: str = "config.py") -> dict[str, Assignment]:
-    """The rows, every name and value found good against KEYS. Raises SettingsError with the line."""
-    for key, row in rows.items():
-        if key not in KEYS:
-            near = difflib.get_close_matches(key.upper(), KEYS, n=1)
-            hint = f"did you mean {near[0]}?" if near else "remove the line"
-            raise SettingsError(f"{name} line {row.line}: {key} is no key of this program; {hint}")
-        check_value(key, row.value, f"{name} line {row.line}: ")
-    least, most = rows.get("MIN_CHUNK_TOKENS"), rows.get("CHUNK_TOKENS")
-    low = least.value if least else KEYS["MIN_CHUNK_TOKENS"].default
-    high = most.value if most else KEYS["CHUNK_TOKENS"].default
-    if low > high:
-        line = (least or most or next(iter(rows.values()))).line
-        raise SettingsError(f"{name} line {line}: MIN_CHUNK_TOKENS is {low}, expected at most CHUNK_TOKENS ({high})")
-    return dict(rows)
