@@ -19,7 +19,10 @@ from vaultvec.settings import Settings, load_settings
 from vaultvec.terminal import console
 from vaultvec.terminal.arguments import build_parser
 from vaultvec.terminal.menu import Menu
+from vaultvec.terminal.progress import progress_bar
+from vaultvec.terminal.results import print_pairs, print_rows
 from vaultvec.terminal.streams import use_utf8
+from vaultvec.terminal.summaries import print_checklist, print_findings, print_models, print_report, print_status
 
 CONFIG = Path(__file__).with_name("config.py")
 INTERRUPTED = "interrupted; what was done is kept, the next run goes on from there"
@@ -38,7 +41,7 @@ def run_index(settings: Settings, args: argparse.Namespace) -> int:
     else:
         from obsidian_processor_optimized import OptimizedObsidianProcessor
 
-        with console.progress_bar() as progress:
+        with progress_bar() as progress:
             processor = OptimizedObsidianProcessor(settings, vault, progress=progress, notify=console.say)
             report = processor.process_all_files_batch(
                 full=args.full, limit=args.limit, accept_deletions=args.accept_deletions
@@ -46,7 +49,7 @@ def run_index(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(report.as_dict())
     else:
-        console.print_report(report)
+        print_report(report)
     return 0
 
 
@@ -70,9 +73,7 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
         searcher.close()
     for remark in filter(None, remarks):
         console.say(remark)
-    console.print_rows(answer.results, args.format, args.query, args.explain)
-    if not answer.results and args.format == "text":
-        console.say("nothing found")
+    print_rows(answer.results, args.format, args.query, args.explain)
     return 0
 
 
@@ -89,7 +90,7 @@ def run_related(settings: Settings, args: argparse.Namespace) -> int:
         searcher.close()
     for remark in result_remarks(settings, vault, results):
         console.say(remark)
-    console.print_rows(results, args.format)
+    print_rows(results, args.format)
     return 0
 
 
@@ -105,7 +106,7 @@ def run_links(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         console.print_json([{"score": round(score, 4), "from": a, "to": b} for score, a, b in pairs])
     else:
-        console.print_pairs(pairs)
+        print_pairs(pairs)
     return 0
 
 
@@ -117,7 +118,7 @@ def run_status(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(status.as_dict())
     else:
-        console.print_status(status)
+        print_status(status)
     return 0
 
 
@@ -132,7 +133,7 @@ def run_doctor(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         console.print_json([finding.as_dict() for finding in findings])
     else:
-        console.print_findings(findings)
+        print_findings(findings)
     return 1 if any(finding.level == "wrong" for finding in findings) else 0
 
 
@@ -140,7 +141,7 @@ def run_watch(settings: Settings, args: argparse.Namespace) -> int:
     """watch: index, and again after every change, until Ctrl-C."""
     from vaultvec.watch import watch
 
-    with console.progress_bar() as progress:
+    with progress_bar() as progress:
         watch(settings, settings.vault(), args.debounce, progress, console.say)
     return 0
 
@@ -187,7 +188,7 @@ def run_models(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(rows)
     else:
-        console.print_models(rows)
+        print_models(rows)
     return 0
 
 
@@ -202,7 +203,7 @@ def run_guide(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         console.print_json([row.as_dict() for row in rows])
     else:
-        console.print_checklist(rows)
+        print_checklist(rows)
     return 0
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import main
 from vaultvec.datatypes import SearchResult
-from vaultvec.terminal import console
+from vaultvec.terminal import results
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_vault"
@@ -403,7 +403,7 @@ def test_the_explanation_of_a_text_asked_for_as_it_stands() -> None:
     """Its points are more than there can be: a note's opening has some beside those of the same text."""
     parts = {"model_rank": 1, "model_part": 1.0, "opening_part": 0.02, "points": 1.02, "most": 1.0}
     row = SearchResult(1, 1.0, "a.md", "a", "", "text", 1, (), "", parts)
-    assert console._explained(row).startswith("score 1.0000 = 1.0000 × 2.0 / (1.0 × 2.0000); points 1.0200 = ")
+    assert results._explained(row).startswith("score 1.0000 = 1.0000 × 2.0 / (1.0 × 2.0000); points 1.0200 = ")
 
 
 def test_menu_without_a_vault_says_so_at_the_end_of_input(data: Path) -> None:

@@ -48,7 +48,8 @@ monitor
 integrity
 measure
 doctor watch model_list phases config_rewrite
-excerpt console arguments
+console excerpt arguments
+progress results summaries
 interactive
 menu
 """

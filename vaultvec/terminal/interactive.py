@@ -14,6 +14,7 @@ from vaultvec.search import MODES, Searcher
 from vaultvec.session import coverage_remark, open_searcher
 from vaultvec.settings import Settings
 from vaultvec.terminal import console
+from vaultvec.terminal.results import print_passage, print_results
 
 MOST_RESULTS = 1000
 HELP = (
@@ -77,9 +78,7 @@ class _Loop:
         self.results = results
         for remark in self.remarks(results):
             console.say(remark)
-        console.print_results(results, query)
-        if not results:
-            console.say("nothing found")
+        print_results(results, query)
 
     def _pick(self, number: str) -> SearchResult:
         if not self.results:
@@ -89,8 +88,7 @@ class _Loop:
         return self.results[int(number) - 1]
 
     def _show(self, number: str) -> None:
-        row = self._pick(number)
-        console.print_passage(row)
+        print_passage(self._pick(number))
 
     def _open(self, number: str) -> None:
         row = self._pick(number)
