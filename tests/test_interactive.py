@@ -18,6 +18,7 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     index.put("Basil.md", "basil " * 40 + "and, at the very end, water")
     index.put("Mint.md", "mint wants warmth too")
     index.put("Roses.md", "prune roses in march")
+    index.put("List.md", "- pepper\n\t- grows slowly")
     opened: list[str] = []
     monkeypatch.setattr(interactive, "open_searcher", lambda *_: index.searcher())
     monkeypatch.setattr(interactive, "open_uri", lambda uri: not opened.append(uri))
@@ -37,6 +38,13 @@ def test_questions_and_what_follows(ask) -> None:  # type: ignore[no-untyped-def
     assert out.count("at the very end, water") == 1  # a snippet is too short for it, the whole passage is not
     assert out.count("prune roses in march") == 2  # found, and more like it
     assert opened == ["obsidian://open?vault=My%20vault&file=Basil"]
+
+
+def test_a_passage_is_shown_once_and_its_tabs_are_no_control_characters(ask) -> None:  # type: ignore[no-untyped-def]
+    _, out, _, _ = ask("pepper", "1")
+    assert out.count("grows slowly") == 2  # in the answer, and in the passage asked for
+    assert "- pepper - grows slowly" in out
+    assert "�" not in out
 
 
 def test_mistakes_are_told_and_the_next_question_is_answered(ask) -> None:  # type: ignore[no-untyped-def]

@@ -16,7 +16,7 @@ from vaultvec.advice import with_vault
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_KEPT = "\n\u200c\u200d"  # joiners of Persian words and of emoji
+_KEPT = "\n\t\u200c\u200d"  # nested lists have tabs; joiners of Persian words and of emoji
 _UNSEEN = "\u00ad\u200b"  # a soft hyphen, a space of no width
 
 
