@@ -38,6 +38,8 @@ from vaultvec.config_rewrite import (
 from vaultvec.errors import VaultvecError
 from vaultvec.measure.results import Decision, Place, last_decisions
 from vaultvec.settings import Settings, load_settings
+from vaultvec.terminal import console
+from vaultvec.terminal.choices import Quit, arguments, ask_choice, run
 from vaultvec.terminal.streams import use_utf8
 
 if TYPE_CHECKING:
@@ -92,81 +94,10 @@ def main(argv: Sequence[str] | None = None, setup: Setup | None = None) -> int:
     return run(work, args.json)
 
 
-def arguments(name: str, text: str | None, choices: tuple[str, ...], argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments of both tuning scripts."""
-    made = argparse.ArgumentParser(prog=name, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("choice", nargs="?", choices=choices, help="menu entry; asked for when left out")
-    made.add_argument(
-        "--vault", metavar="DIR", help="vault to measure on (else VAULTVEC_VAULT, config.py, sample_vault)"
-    )
-    made.add_argument("--thorough", action="store_true", help="measure for minutes, the guide's further options too")
-    made.add_argument("--int8", action="store_true", help="also try int8, which changes some answers")
-    made.add_argument("--guide", action="store_true", help="apply the guide's table alone, without measuring")
-    made.add_argument("--yes", action="store_true", help="ask nothing")
-    made.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    args = made.parse_args(argv)
-    if args.guide and args.choice not in (None, "2"):
-        made.error("--guide goes with choice 2 alone: it applies the guide's table")
-    if args.guide and (args.thorough or args.int8):
-        made.error("--guide measures nothing; leave out --thorough and --int8")
-    advice.name_vault(args.vault)
-    return args
-
-
-class Quit(Exception):
-    """The user chose to leave."""
-
-
-def run(work: Callable[[], int], as_json: bool = False) -> int:
-    """Call `work` and turn its errors into one line and an exit code. Who leaves gets a document too, `as_json`."""
-    try:
-        return work()
-    except Quit:
-        if as_json:
-            print(json.dumps({"written": False}))
-        return 0
-    except KeyboardInterrupt:
-        say("interrupted; config.py is as it was")
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        say(f"error: the system refused something ({error}); run: python main.py doctor")
-        return 1
-    except VaultvecError as error:
-        say(f"error: {error}")
-        return error.exit_code
-
-
-def say(text: str) -> None:
-    """A line for the person, not for the pipe."""
-    print(advice.with_vault(text), file=sys.stderr, flush=True)
-
-
-def ask(question: str) -> str | None:
-    """One line from stdin, the question on stderr; None when there is no more input."""
-    print(question, end=" ", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    return line.strip() if line else None
-
-
-def ask_choice(menu: str, choices: tuple[str, ...]) -> str:
-    """The menu, until one of its entries is given. Raises Quit on 0 or the end of input."""
-    say(menu)
-    while True:
-        answer = ask("choice:")
-        if answer is None or answer in ("0", "q"):
-            raise Quit
-        if answer in choices:
-            return answer
-        say(f'"{answer}" is none of {", ".join(choices)}, 0')
-
-
 def vault_of(settings: Settings) -> Path:
     """The user's vault, or the sample vault when none is set."""
     if settings.vault_path is None:
-        say("no vault is set (VAULT_PATH, VAULTVEC_VAULT or --vault): measuring on sample_vault")
+        console.say("no vault is set (VAULT_PATH, VAULTVEC_VAULT or --vault): measuring on sample_vault")
     return settings.vault_path or SAMPLE_VAULT
 
 
@@ -240,8 +171,9 @@ def write(args: argparse.Namespace, before: ConfigText, changes: Mapping[str, An
     result["changes"] = changes_of(before.text, after, name)
     print(diff(before.text, after, name), file=sys.stderr if args.json else sys.stdout, flush=True)
     if not args.yes:
-        answer = ask(f"write {name}? [y/N]")
-        if answer is None:
+        try:
+            answer = console.ask(f"write {name}? [y/N] ")
+        except EOFError:
             return finish(args, result, "no answer, so nothing was written; add --yes to write without asking", 1)
         if answer.lower() not in ("y", "yes", "예", "네", "ㅛ"):
             return finish(args, result, f"{name} is as it was", 0)
@@ -265,7 +197,7 @@ def finish(args: argparse.Namespace, result: Mapping[str, Any], text: str, code:
     """The outcome, for people or for programs."""
     if args.json:
         print(json.dumps(result, indent=1, ensure_ascii=False))
-    (say if args.json or code else print)(advice.with_vault(text))
+    (console.say if args.json or code else print)(advice.with_vault(text))
     return code
 
 
@@ -295,16 +227,17 @@ def ask_backup(backups: Sequence[Backup], config: Path) -> Path:
     """Which state; Enter or the end of input takes the first: the original, else the newest."""
     for number, row in enumerate(backups, 1):
         label = "the original" if row.original else "kept"
-        say(f"  {number}  {row.made:%Y-%m-%d %H:%M:%S}  {label}  {row.path.name}{difference(row.path, config)}")
+        console.say(f"  {number}  {row.made:%Y-%m-%d %H:%M:%S}  {label}  {row.path.name}{difference(row.path, config)}")
     while True:
-        answer = ask("restore which? [1]")
-        if not answer:
+        try:
+            answer = console.ask("restore which? [1] ") or "1"
+        except EOFError:
             return backups[0].path
         if answer in ("0", "q"):
             raise Quit
         if answer.isdecimal() and 1 <= int(answer) <= len(backups):
             return backups[int(answer) - 1].path
-        say(f'"{answer}" is none of 1 to {len(backups)}, 0 to leave')
+        console.say(f'"{answer}" is none of 1 to {len(backups)}, 0 to leave')
 
 
 def difference(backup: Path, config: Path) -> str:

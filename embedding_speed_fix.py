@@ -21,6 +21,8 @@ import config_optimizer
 import vaultvec.terminal.starting
 from vaultvec.config_file import read_text, read_values
 from vaultvec.settings import load_settings
+from vaultvec.terminal import console
+from vaultvec.terminal.choices import arguments, ask_choice, run
 from vaultvec.terminal.streams import use_utf8
 
 MENU = """embedding speed
@@ -33,14 +35,14 @@ def main(argv: Sequence[str] | None = None, setup: config_optimizer.Setup | None
     """Run one choice and return the exit code."""
     vaultvec.terminal.starting.listen()
     use_utf8()
-    args = config_optimizer.arguments("embedding_speed_fix.py", __doc__, ("1", "2"), argv)
+    args = arguments("embedding_speed_fix.py", __doc__, ("1", "2"), argv)
     choices = {"1": benchmark, "2": config_optimizer.apply}
 
     def work() -> int:
-        choice = args.choice or config_optimizer.ask_choice(MENU, tuple(choices))
+        choice = args.choice or ask_choice(MENU, tuple(choices))
         return choices[choice](args, setup or config_optimizer.Setup())
 
-    return config_optimizer.run(work, args.json)
+    return run(work, args.json)
 
 
 def benchmark(args: argparse.Namespace, setup: config_optimizer.Setup) -> int:
@@ -59,7 +61,7 @@ def benchmark(args: argparse.Namespace, setup: config_optimizer.Setup) -> int:
         print_report(measured.report, result_console())
         print(f"report: {measured.html_path}")
     if measured.report.proposal:
-        config_optimizer.say("to write the proposed settings: python config_optimizer.py 2")
+        console.say("to write the proposed settings: python config_optimizer.py 2")
     return 0
 
 

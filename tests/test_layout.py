@@ -49,7 +49,7 @@ integrity
 measure
 doctor watch model_list phases config_rewrite
 console excerpt arguments
-progress results summaries
+progress results summaries choices
 interactive
 menu
 """
