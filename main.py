@@ -68,7 +68,7 @@ def run_search(settings: Settings, args: argparse.Namespace) -> int:
             exclude=args.exclude, per_note=not args.all_chunks, explain=args.explain,
         )  # fmt: skip
         remarks = [*answer.remarks, coverage_remark(searcher), difference_line(settings, vault, searcher.ledger)]
-        remarks += result_remarks(settings, vault, answer.results)
+        remarks += result_remarks(settings, vault, searcher.ledger, answer.results)
     finally:
         searcher.close()
     for remark in filter(None, remarks):
@@ -86,9 +86,10 @@ def run_related(settings: Settings, args: argparse.Namespace) -> int:
     searcher = open_searcher(settings, vault, console.say)
     try:
         results = searcher.related(args.note, args.k)
+        remarks = result_remarks(settings, vault, searcher.ledger, results)
     finally:
         searcher.close()
-    for remark in result_remarks(settings, vault, results):
+    for remark in remarks:
         console.say(remark)
     print_rows(results, args.format)
     return 0

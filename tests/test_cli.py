@@ -239,9 +239,11 @@ def test_search_says_what_config_and_the_vault_have_become(data: Path, tmp_path:
     assert command(data, "index", vault=vault).returncode == 0
     assert command(data, "search", "garden", vault=vault).stderr == ""
     (vault / "tulips.md").unlink()
+    (vault / mixed).with_suffix(".md").write_text("pruned in the garden, and watered", encoding="utf-8")
     (vault / ".obsidian" / "app.json").write_text('{"userIgnoreFilters": ["roses.md"]}')
     said = command(data, "search", "garden", vault=vault).stderr
-    assert "1 of these 5 notes lie in the vault no longer" in said
+    assert "no longer in the vault: tulips.md; run: python main.py index" in said
+    assert "saved again since indexed, what is shown may be old: 정원/장미.md; run: python main.py index" in said
     assert "1 of these 5 notes are left out now" in said
     vault.rename(tmp_path / "away")
     done = command(data, "search", "garden", vault=vault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
@@ -16,8 +17,10 @@ from vaultvec.index import CHOICE, exclusions_of, index_digest, precision_class,
 from vaultvec.ledger import Ledger
 from vaultvec.models import resolve
 from vaultvec.settings import Settings
+from vaultvec.vault import storable
 
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # notes are known by NFC names, whatever the disk has
+NAMED = 3  # notes that a remark names
 _INT8 = re.compile(r"-int8-[0-9a-f]+$")  # of a fingerprint, see `ModelSpec.fingerprint`
 
 
@@ -82,26 +85,48 @@ def excluded_line(settings: Settings, vault: Path, paths: Collection[str]) -> st
     )
 
 
-def result_remarks(settings: Settings, vault: Path, results: Sequence[SearchResult]) -> list[str]:
+def result_remarks(settings: Settings, vault: Path, ledger: Ledger, results: Sequence[SearchResult]) -> list[str]:
     """What the notes that were found have become since they were indexed, a line each."""
-    paths = {row.path for row in results}
-    return [line for line in (excluded_line(settings, vault, paths), gone_line(vault, paths)) if line]
+    paths = list(dict.fromkeys(row.path for row in results))
+    return [line for line in (excluded_line(settings, vault, paths), *_changed_lines(vault, ledger, paths)) if line]
 
 
-def gone_line(vault: Path, paths: Collection[str]) -> str:
-    """A remark on those of these notes that lie in the vault no longer; "" without any."""
+def _changed_lines(vault: Path, ledger: Ledger, paths: Sequence[str]) -> list[str]:
+    """Remarks on those of these notes that have gone from the vault, and on those that were saved again."""
     if not vault.is_dir():
-        return f"the vault {vault} is not there now; its index answers all the same"
-    gone = sum(not _lies_in(vault, path) for path in paths)
-    return (
-        f"{gone:,} of these {len(paths):,} notes lie in the vault no longer; run: python main.py index" if gone else ""
-    )
+        return [f"the vault {vault} is not there now; its index answers all the same"]
+    sql = "SELECT path, size, mtime_ns FROM notes WHERE path IN (SELECT value FROM json_each(?))"
+    indexed = {row[0]: row[1:] for row in ledger.db.execute(sql, (json.dumps(paths),))}
+    gone, edited = [], []
+    for path in paths:
+        try:
+            now = _stat(vault, path)
+        except OSError:
+            continue  # nobody can say
+        if now is None:
+            gone.append(path)
+        elif indexed.get(path, ()) != (now.st_size, storable(now.st_mtime_ns)):
+            edited.append(path)
+    lines = []
+    if gone:
+        lines.append(f"no longer in the vault: {_named(gone)}; run: python main.py index")
+    if edited:
+        lines.append(
+            f"saved again since indexed, what is shown may be old: {_named(edited)}; run: python main.py index"
+        )
+    return lines
 
 
-def _lies_in(vault: Path, path: str) -> bool:
-    """Whether a note is there, in whatever form of its name."""
-    if any(os.path.lexists(vault / unicodedata.normalize(form, path)) for form in _FORMS):
-        return True
+def _named(paths: Sequence[str]) -> str:
+    more = len(paths) - NAMED
+    return ", ".join(paths[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _stat(vault: Path, path: str) -> os.stat_result | None:
+    """The file of a note, in whatever form of its name; None where there is none. Raises OSError where nobody can say."""
+    for name in dict.fromkeys((path, *(unicodedata.normalize(form, path) for form in _FORMS))):
+        if os.path.lexists(vault / name):
+            return os.lstat(vault / name)
     folders = [vault]
     for part in path.split("/"):  # a name in no form at all, or a folder and a file in different ones: part by part
         name, below = unicodedata.normalize("NFC", part), []
@@ -110,10 +135,8 @@ def _lies_in(vault: Path, path: str) -> bool:
                 below += [folder / found for found in os.listdir(folder) if unicodedata.normalize("NFC", found) == name]
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            except OSError:
-                return True  # nobody can say
         folders = below
-    return bool(folders)
+    return os.lstat(folders[0]) if folders else None
 
 
 def _wanted_models(settings: Settings, vault: Path) -> list[str]:

@@ -187,7 +187,7 @@ def _add_file(
     except OSError as error:
         unreadable.append((_named(path), _reason(error)))
     else:
-        times = (_storable(status.st_mtime_ns), _storable(status.st_ctime_ns))
+        times = (storable(status.st_mtime_ns), storable(status.st_ctime_ns))
         found.append(NoteFile(path, entry.path, status.st_size, *times))
 
 
@@ -220,7 +220,7 @@ def _name_files(found: list[NoteFile]) -> list[NoteFile]:
     return files
 
 
-def _storable(nanoseconds: int) -> int:
+def storable(nanoseconds: int) -> int:
     """A time as SQLite can keep it, up to the year 2262: a broken clock or archive writes later ones."""
     return max(-MOST_NS, min(MOST_NS, nanoseconds))
 

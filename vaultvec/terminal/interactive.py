@@ -30,7 +30,7 @@ def search_loop(settings: Settings, vault: Path) -> int:
         if line := difference_line(settings, vault, searcher.ledger):
             console.say(line)
         console.say(HELP)
-        loop = _Loop(searcher, partial(result_remarks, settings, vault))
+        loop = _Loop(searcher, partial(result_remarks, settings, vault, searcher.ledger))
         while True:
             line = console.ask("search: ")
             if line in ("", "q", "quit", "0"):
