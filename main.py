@@ -152,7 +152,10 @@ def run_export(settings: Settings, args: argparse.Namespace) -> int:
     from vaultvec.export import export
     from vaultvec.names import vault_root
 
-    target = Path(args.file).expanduser()
+    try:
+        target = Path(args.file).expanduser()
+    except RuntimeError as error:  # "~name" of a user who does not exist
+        raise VaultvecError(f"{args.file} names no file: {error} Write the whole path") from error
     if target.suffix != ".npz":
         raise VaultvecError(f"{args.file!r} does not end in .npz; write for example: python main.py export vectors.npz")
     if target.resolve().is_relative_to(vault_root(settings.vault().expanduser().resolve())[0]):

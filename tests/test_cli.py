@@ -177,6 +177,7 @@ BAD = [
     (["search", "x", "--min-score", "7"], "0 to 1"),
     (["related", "Backups 3-2"], "Backups 3-2-1"),
     (["export", "vectors.txt"], ".npz"),
+    (["export", "~nobody-of-that-name/vectors.npz"], "names no file"),
     (["index", "--limit", "0"], None),
     (["search", "x", "--mode", "psychic"], None),
     (["no-such-command"], None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,19 @@ def test_mode_and_number_of_results(ask) -> None:  # type: ignore[no-untyped-def
     assert "mode keyword" in err
     assert out.count("wants warmth too") == 1
     assert "nothing found" in err  # a number that is no result is a question
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX programs")
+@pytest.mark.parametrize(("script", "opened"), [("#!/bin/sh\ncat", True), ("#!/bin/sh\nexit 3", False), ("", False)])
+def test_a_link_that_nothing_opens_ends_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, opened: bool
+) -> None:
+    program = tmp_path / "opener"
+    program.write_text(script)
+    program.chmod(0o755)
+    if not script:
+        program = tmp_path / "gone since it was looked for"
+    monkeypatch.setattr("shutil.which", lambda _: str(program))
+    assert interactive.open_uri("obsidian://open?vault=v&file=f") is opened
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert not interactive.open_uri("obsidian://open?vault=v&file=f")

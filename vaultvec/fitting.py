@@ -96,7 +96,8 @@ def _changed_lines(vault: Path, ledger: Ledger, paths: Sequence[str]) -> list[st
     if not vault.is_dir():
         return [f"the vault {vault} is not there now; its index answers all the same"]
     sql = "SELECT path, size, mtime_ns FROM notes WHERE path IN (SELECT value FROM json_each(?))"
-    indexed = {row[0]: row[1:] for row in ledger.db.execute(sql, (json.dumps(paths),))}
+    with ledger.errors_told():
+        indexed = {row[0]: row[1:] for row in ledger.db.execute(sql, (json.dumps(paths),))}
     gone, edited = [], []
     for path in paths:
         try:

@@ -115,11 +115,14 @@ def open_uri(uri: str) -> bool:
     import shutil
     import subprocess
 
-    if sys.platform == "win32":
-        os.startfile(uri)
-        return True
-    opener = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
-    if not opener:
+    try:
+        if sys.platform == "win32":
+            os.startfile(uri)
+            return True
+        opener = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
+        if not opener:
+            return False
+        null = subprocess.DEVNULL  # stdin too: a browser of the terminal would take what is typed next
+        return subprocess.run([opener, uri], stdin=null, stdout=null, stderr=null, check=False).returncode == 0
+    except OSError:  # no program takes such links
         return False
-    done = subprocess.run([opener, uri], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return done.returncode == 0
