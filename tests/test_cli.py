@@ -17,6 +17,7 @@ import pytest
 import main
 from vaultvec.datatypes import SearchResult
 from vaultvec.terminal import results
+from vaultvec.terminal.console import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_vault"
@@ -407,6 +408,12 @@ def test_the_explanation_of_a_text_asked_for_as_it_stands() -> None:
     parts = {"model_rank": 1, "model_part": 1.0, "opening_part": 0.02, "points": 1.02, "most": 1.0}
     row = SearchResult(1, 1.0, "a.md", "a", "", "text", 1, (), "", parts)
     assert results._explained(row).startswith("score 1.0000 = 1.0000 × 2.0 / (1.0 × 2.0000); points 1.0200 = ")
+
+
+def test_signs_without_a_shape_are_not_shown_as_control_characters() -> None:
+    scotland = "🏴" + "".join(chr(0xE0000 + ord(c)) for c in "gbsct") + "\U000e007f"
+    assert plain(f"{scotland} 👩‍👩‍👧\t\u200e12\u200f \ufeffa\u2060b") == f"{scotland} 👩‍👩‍👧\t12 ab"
+    assert plain("\x1b[2J \u202egnp.exe \x9b") == "�[2J �gnp.exe �"
 
 
 def test_menu_without_a_vault_says_so_at_the_end_of_input(data: Path) -> None:

@@ -16,8 +16,9 @@ from vaultvec.advice import with_vault
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-_KEPT = "\n\t\u200c\u200d"  # nested lists have tabs; joiners of Persian words and of emoji
-_UNSEEN = "\u00ad\u200b"  # a soft hyphen, a space of no width
+# Nested lists have tabs; joiners make Persian words and families of emoji, tags the flag of Scotland.
+_KEPT = frozenset("\n\t\u200c\u200d") | {chr(code) for code in range(0xE0020, 0xE0080)}
+_UNSEEN = frozenset("\u00ad\u200b\u200e\u200f\u2060\ufeff")  # a soft hyphen, spaces of no width, marks of direction
 
 
 def plain(text: str) -> str:
