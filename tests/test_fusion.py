@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from vaultvec.ranking.fusion import (
     BM25_MOST,
     Candidates,
+    Fusion,
     Half,
     calibrated,
-    contenders,
-    fuse,
     idf,
     keyword_weight,
     semantic_scores,
@@ -38,7 +37,7 @@ def candidates(notes: list[int], siblings: list[int] | None = None) -> Candidate
 
 
 def order(*args: object, per_note: bool = True) -> list[int]:
-    return [position for _, position in fuse(*args, per_note)]  # type: ignore[arg-type]
+    return [position for _, position in Fusion(*args, per_note).ranked()]  # type: ignore[arg-type]
 
 
 def test_a_useless_half_does_not_spoil_a_good_one() -> None:
@@ -86,17 +85,16 @@ def test_only_the_script_of_contenders_decides_who_is_first(
     foreign = random.random(m) < 0.5
     whole = Candidates(np.arange(m), notes, random.random(m) < 0.3, np.bincount(notes)[notes], foreign)
     halves = ([scores()], scores() if with_words else None)
-    able = contenders(whole, *halves, per_note, n)
+    able = Fusion(whole, *halves, per_note).contenders(n)
     looked_at = Candidates(whole.rows, whole.notes, whole.opens, whole.siblings, foreign & able)
-    assert fuse(looked_at, *halves, per_note)[:n] == fuse(whole, *halves, per_note)[:n]
+    assert Fusion(looked_at, *halves, per_note).ranked()[:n] == Fusion(whole, *halves, per_note).ranked()[:n]
 
 
 def test_those_far_behind_are_no_contenders() -> None:
-    able = contenders(candidates([1, 2, 3, 3]), [half(0.9, 0.87, 0.5, 0.88)], None, per_note=True, n=1)
-    assert able.tolist() == [True, True, True, True]  # the third by its note's other chunk
-    assert contenders(candidates([1, 2, 3]), [half(0.9, 0.87, 0.5)], None, per_note=True, n=1).tolist() == [
-        True, True, False,
-    ]  # fmt: skip
+    fusion = Fusion(candidates([1, 2, 3, 3]), [half(0.9, 0.87, 0.5, 0.88)], None, per_note=True)
+    assert fusion.contenders(1).tolist() == [True, True, True, True]  # the third by its note's other chunk
+    fusion = Fusion(candidates([1, 2, 3]), [half(0.9, 0.87, 0.5)], None, per_note=True)
+    assert fusion.contenders(1).tolist() == [True, True, False]
 
 
 def test_the_opening_counts_a_little() -> None:
@@ -107,9 +105,11 @@ def test_the_opening_counts_a_little() -> None:
 
 
 def test_one_row_a_note_with_its_best_chunk() -> None:
-    found = fuse(candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], half(0.9, NAN, NAN, weight=0.3), True)
+    found = Fusion(
+        candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], half(0.9, NAN, NAN, weight=0.3), True
+    ).ranked()
     assert [position for _, position in found] == [1, 2]
-    alone = fuse(candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], None, True)
+    alone = Fusion(candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], None, True).ranked()
     assert found[0][0] > alone[0][0] / 1.3  # the words of the other chunk count for the note
 
 
@@ -119,7 +119,7 @@ def test_what_the_leading_model_cannot_read_is_left_to_the_second() -> None:
 
 
 def test_scores_are_0_to_1() -> None:
-    found = fuse(candidates([1, 2, 3]), [half(1.4, -0.9, 1.0)], half(1.0, NAN, 1.0, weight=0.3), True)
+    found = Fusion(candidates([1, 2, 3]), [half(1.4, -0.9, 1.0)], half(1.0, NAN, 1.0, weight=0.3), True).ranked()
     assert [score for score, _ in found] == pytest.approx([1.0, 1.0, 0.0])
 
 
@@ -127,7 +127,7 @@ def test_scores_are_0_to_1() -> None:
 def test_a_score_grows_with_the_points_and_stays_between_0_and_1(points: list[float], with_bonus: bool) -> None:
     zeros = np.zeros(len(points), np.float32)
     words = Half("keyword", 0.3, zeros, zeros, np.full(len(points), 0.9, np.float32) if with_bonus else None)
-    found = fuse(candidates(list(range(len(points)))), [half(*points)], words, True)
+    found = Fusion(candidates(list(range(len(points)))), [half(*points)], words, True).ranked()
     scores = [score for score, _ in found]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 for score in scores)

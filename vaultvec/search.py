@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +29,9 @@ from vaultvec.ranking.fusion import (
     SECOND_MODEL_WEIGHT,
     Candidates,
     Explanation,
+    Fusion,
     Half,
     calibrated,
-    contenders,
-    explained,
-    fuse,
     keyword_weight,
 )
 from vaultvec.ranking.matrix import ChunkTable, Ids, read_table
@@ -108,18 +105,16 @@ class Searcher:
             if not parsed.terms:
                 return Answer(self._literal(parsed, usable, k, per_note, remarks), tuple(remarks))
             most = max(CANDIDATES, 2 * (k + SPARE))  # several chunks can be of one note
-            models, keyword, candidates = self._halves(parsed, language, vectors, usable, mode != "semantic", most)
-            if keyword:
+            fusion = self._fusion(parsed, language, vectors, usable, most, mode != "semantic", per_note)
+            if fusion.keyword:
                 remarks += [
                     f"{word!r} stands only in lines that a tenth of the notes share; those are not indexed"
                     for word in self.words.left_out(parsed.terms)
                 ]
-            if models:
-                able = contenders(candidates, models, keyword, per_note, k + SPARE)
-                candidates.foreign[able] = self._foreign(candidates.rows[able], parsed.text)
-            fused = fuse(candidates, models, keyword, per_note)
-            parts = partial(explained, candidates, models, keyword, per_note) if explain else None
-            results = self._results(fused, candidates, parts, k, filters.min_score, remarks)
+            if fusion.models:
+                able = fusion.contenders(k + SPARE)
+                fusion.candidates.foreign[able] = self._foreign(fusion.candidates.rows[able], parsed.text)
+            results = self._results(fusion, k, filters.min_score, explain, remarks)
         return Answer(results, tuple(remarks))
 
     def _refresh(self) -> None:
@@ -174,15 +169,16 @@ class Searcher:
             )
         return [(slot, self.semantic.embed(slot, query.text)) for slot in readers]
 
-    def _halves(
+    def _fusion(
         self,
         query: KeywordQuery,
         language: str,
         vectors: Sequence[tuple[ModelSlot, Future[Vectors]]],
         usable: NDArray[np.bool_] | None,
-        with_words: bool,
         most: int,
-    ) -> tuple[list[Half], Half | None, Candidates]:
+        with_words: bool,
+        per_note: bool,
+    ) -> Fusion:
         """The `most` best rows of every half, and what each half says of all of them."""
         word_rows, shares = np.empty(0, np.int64), np.empty(0, np.float32)
         if with_words:  # first, while the models read the query
@@ -203,7 +199,7 @@ class Searcher:
         table = self._table
         foreign = np.zeros(len(rows), np.bool_)  # looked at later, where it matters
         fields = (table.notes[rows], table.slots[rows] == 0, table.siblings[rows], foreign)
-        return models, keyword, Candidates(rows, *fields)
+        return Fusion(Candidates(rows, *fields), models, keyword, per_note)
 
     def _foreign(self, rows: Ids, query: str) -> NDArray[np.bool_]:
         """Which chunks are in another script than the query; without letters a text is in any."""
@@ -214,19 +210,14 @@ class Searcher:
         return np.array([self._scripts[int(row)] not in own for row in rows], np.bool_)
 
     def _results(
-        self,
-        fused: list[tuple[float, int]],
-        candidates: Candidates,
-        parts: Callable[[int], Explanation] | None,
-        k: int,
-        least: float | None,
-        remarks: list[str],
+        self, fusion: Fusion, k: int, least: float | None, explain: bool, remarks: list[str]
     ) -> list[SearchResult]:
-        if least is not None and fused and fused[0][0] < least:
-            remarks.append(f"the best result scores {fused[0][0]:.3f}, less than the {least:g} asked for")
+        ranked = fusion.ranked()
+        if least is not None and ranked and ranked[0][0] < least:
+            remarks.append(f"the best result scores {ranked[0][0]:.3f}, less than the {least:g} asked for")
         rows = [
-            (score, int(candidates.rows[position]), parts(position) if parts else {})
-            for score, position in fused[: k + SPARE]
+            (score, int(fusion.candidates.rows[position]), fusion.explained(position) if explain else {})
+            for score, position in ranked[: k + SPARE]
             if least is None or score >= least
         ]
         return self._shown(rows, k)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]  # (m,), one for each candidate; nan where a half knows nothing of it
 Marks = NDArray[np.bool_]  # (m,)
-Explanation = dict[str, float | int]  # see `explained`
+Explanation = dict[str, float | int]  # see `Fusion.explained`
 
 KEYWORD_WEIGHT = 0.3  # against 1 for the models
 KEYWORD_WEIGHT_CJK = 1.0  # a query of bigrams is matched in small part only, and the bundled model is weaker there
@@ -50,6 +50,11 @@ class Half:
     raw: Scores  # as shown by --explain: cosine, or the share of the query's weight that was found
     bonus: Scores | None = None  # of the keyword half: points for words that stand together, see `together`
 
+    def of(self, chosen: Marks) -> Half:
+        """The same of some of the candidates."""
+        bonus = None if self.bonus is None else self.bonus[chosen]
+        return replace(self, scores=self.scores[chosen], raw=self.raw[chosen], bonus=bonus)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -61,6 +66,12 @@ class Candidates:
     opens: NDArray[np.bool_]
     siblings: NDArray[np.int64]
     foreign: NDArray[np.bool_]
+
+    def of(self, chosen: Marks) -> Candidates:
+        """Some of them."""
+        return Candidates(
+            self.rows[chosen], self.notes[chosen], self.opens[chosen], self.siblings[chosen], self.foreign[chosen]
+        )
 
 
 def calibrated(cosines: Scores, median: float) -> Scores:
@@ -107,153 +118,137 @@ def semantic_scores(halves: Sequence[Half]) -> Scores:
     return found
 
 
-def fuse(
-    candidates: Candidates, models: Sequence[Half], keyword: Half | None, per_note: bool
-) -> list[tuple[float, int]]:
-    """(score 0 to 1, position among the candidates), best first; one chunk a note when `per_note`.
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """One search: its candidates, what each half says of them, and whether a note is one result or every chunk is."""
 
-    A note's points are those of its best chunk for the models and its best chunk for the keywords, which may differ. Of at most
-    m points, p make a score of p (m + 1) / m (p + 1): what the models alone give is not squeezed into the lowest part.
-    """
-    best, points = _points(candidates, models, keyword, per_note)
-    order = np.lexsort((candidates.rows[best], -points))
-    most = _most(models, keyword)
-    earned = np.clip(points.astype(np.float64), 0.0, most)  # in float32 two neighbours could change places
-    scores = earned * (most + 1) / (most * (earned + 1)) if most else earned
-    return [(float(min(1.0, scores[i])), int(best[i])) for i in order]
+    candidates: Candidates
+    models: Sequence[Half]
+    keyword: Half | None
+    per_note: bool
 
+    def ranked(self) -> list[tuple[float, int]]:
+        """(score 0 to 1, position among the candidates), best first; one chunk a note when `per_note`.
 
-def explained(
-    candidates: Candidates, models: Sequence[Half], keyword: Half | None, per_note: bool, position: int
-) -> Explanation:
-    """What makes the score of one result: every "…_part" of its points, their sum "points", and "most", what there can be.
+        A note's points are those of its best chunk for the models and its best chunk for the keywords, which may differ. Of at
+        most m points, p make a score of p (m + 1) / m (p + 1): what the models alone give is not squeezed into the lowest part.
+        """
+        best, points = self._points()
+        order = np.lexsort((self.candidates.rows[best], -points))
+        most = self._most()
+        earned = np.clip(points.astype(np.float64), 0.0, most)  # in float32 two neighbours could change places
+        scores = earned * (most + 1) / (most * (earned + 1)) if most else earned
+        return [(float(min(1.0, scores[i])), int(best[i])) for i in order]
 
-    With points cut to 0 … most, the score is points (most + 1) / most (points + 1). Beside it, of each half that found
-    the note (or the chunk): the best raw score of its chunks, its rank among all, and the half's weight.
-    """
-    found: Explanation = {}
-    owners = candidates.notes if per_note else np.arange(len(candidates.rows))
-    members = owners == owners[position]
-    for half in [*models, *([keyword] if keyword else [])]:
-        known = ~np.isnan(half.raw)
-        if np.any(known & members):
-            best = float(np.nanmax(half.raw[members]))
-            better = owners[known & (np.nan_to_num(half.raw, nan=-2.0) > best)]
-            found[f"{half.name}_rank"] = len(np.unique(better) if per_note else better) + 1
-            found[f"{half.name}_score"] = round(best, 4)
-        found[f"{half.name}_weight"] = half.weight
-    heard = [_of_chunks(half, members) for half in models]
-    parts = _meaning_parts(_chunks(candidates, members), heard, per_note)
-    if keyword:
-        parts |= _word_parts(models, _of_chunks(keyword, members))
-    if models and per_note:
-        parts["size"] = -SIZE_PENALTY * math.log(max(1, int(candidates.siblings[position])))
-    found |= {f"{name}_part": round(part, 6) for name, part in parts.items()}
-    return found | {"points": round(sum(parts.values()), 6), "most": round(_most(models, keyword), 6)}
+    def contenders(self, n: int) -> Marks:
+        """Which candidates can be among the first `n`, whatever their script: so that only theirs need be looked at.
 
+        The penalty takes at most OTHER_SCRIPT_PENALTY from any of them, so whoever lies further than that below the n-th
+        before it lies below the n-th after it.
+        """
+        found = np.zeros(len(self.candidates.rows), np.bool_)
+        best, points = replace(self, candidates=replace(self.candidates, foreign=found))._points()
+        if len(points) <= n:
+            return ~found
+        least = np.partition(points, -n)[-n] - np.float32(OTHER_SCRIPT_PENALTY + 1e-5)
+        able = best[points >= least]
+        if self.per_note:
+            return np.isin(self.candidates.notes, self.candidates.notes[able])
+        found[able] = True
+        return found
 
-def _chunks(candidates: Candidates, chosen: Marks) -> Candidates:
-    """Some of the candidates."""
-    return Candidates(
-        candidates.rows[chosen], candidates.notes[chosen], candidates.opens[chosen], candidates.siblings[chosen],
-        candidates.foreign[chosen],
-    )  # fmt: skip
+    def explained(self, position: int) -> Explanation:
+        """What makes the score of one result: every "…_part" of its points, their sum "points", and "most", what there can be.
 
+        With points cut to 0 … most, the score is points (most + 1) / most (points + 1). Beside it, of each half that found
+        the note (or the chunk): the best raw score of its chunks, its rank among all, and the half's weight.
+        """
+        found: Explanation = {}
+        owners = self.candidates.notes if self.per_note else np.arange(len(self.candidates.rows))
+        members = owners == owners[position]
+        for half in [*self.models, *([self.keyword] if self.keyword else [])]:
+            known = ~np.isnan(half.raw)
+            if np.any(known & members):
+                best = float(np.nanmax(half.raw[members]))
+                better = owners[known & (np.nan_to_num(half.raw, nan=-2.0) > best)]
+                found[f"{half.name}_rank"] = len(np.unique(better) if self.per_note else better) + 1
+                found[f"{half.name}_score"] = round(best, 4)
+            found[f"{half.name}_weight"] = half.weight
+        parts = self._only(members)._parts()
+        if self.models and self.per_note:
+            parts["size"] = -SIZE_PENALTY * math.log(max(1, int(self.candidates.siblings[position])))
+        found |= {f"{name}_part": round(part, 6) for name, part in parts.items()}
+        return found | {"points": round(sum(parts.values()), 6), "most": round(self._most(), 6)}
 
-def _of_chunks(half: Half, chosen: Marks) -> Half:
-    """What a half says of some of the candidates."""
-    bonus = None if half.bonus is None else half.bonus[chosen]
-    return replace(half, scores=half.scores[chosen], raw=half.raw[chosen], bonus=bonus)
+    def _only(self, chosen: Marks) -> Fusion:
+        """The same search over some of the candidates."""
+        keyword = self.keyword and self.keyword.of(chosen)
+        return Fusion(self.candidates.of(chosen), [half.of(chosen) for half in self.models], keyword, self.per_note)
 
+    def _parts(self) -> dict[str, float]:
+        """What each half's points are made of, on the one of the candidates where they are highest."""
+        parts: dict[str, float] = {}
+        if self.models:
+            chunk = np.argmax(self._meaning())
+            scores = {
+                half.name: float(half.scores[chunk]) for half in self.models if not math.isnan(half.scores[chunk])
+            }
+            if self.models[0].name in scores:
+                whole = sum(half.weight for half in self.models)
+                parts = {
+                    half.name: scores[half.name] * half.weight / whole for half in self.models if half.name in scores
+                }
+            else:
+                parts = {
+                    name: ONLY_SECOND_WEIGHT * score for name, score in scores.items() if score == max(scores.values())
+                }
+            parts["script"] = -OTHER_SCRIPT_PENALTY * bool(self.candidates.foreign[chunk])
+            if self.per_note:
+                parts["opening"] = OPENING_BONUS * bool(self.candidates.opens[chunk])
+        if self.keyword:
+            chunk = np.argmax(self._words(self.keyword))
+            bonus = self.keyword.bonus
+            parts["keyword"] = float(np.nan_to_num(self.keyword.scores[chunk])) * self._weight()
+            parts["keyword_bonus"] = 0.0 if bonus is None else float(bonus[chunk])
+        return parts
 
-def _meaning_parts(candidates: Candidates, models: Sequence[Half], per_note: bool) -> dict[str, float]:
-    """The models' parts, on the one of the chunks where they are highest."""
-    if not models:
-        return {}
-    chunk = np.argmax(_meaning(candidates, models, per_note))
-    scores = {half.name: float(half.scores[chunk]) for half in models if not math.isnan(half.scores[chunk])}
-    if models[0].name in scores:
-        whole = sum(half.weight for half in models)
-        parts = {half.name: scores[half.name] * half.weight / whole for half in models if half.name in scores}
-    else:
-        parts = {name: ONLY_SECOND_WEIGHT * score for name, score in scores.items() if score == max(scores.values())}
-    parts["script"] = -OTHER_SCRIPT_PENALTY * bool(candidates.foreign[chunk])
-    if per_note:
-        parts["opening"] = OPENING_BONUS * bool(candidates.opens[chunk])
-    return parts
+    def _most(self) -> float:
+        """The points there can be."""
+        most = (1.0 if self.models else 0.0) + self._weight()
+        if self.keyword and self.keyword.bonus is not None:
+            most += TOGETHER_BONUS + PHRASE_BONUS + NAME_BONUS + TITLE_BONUS
+        return most
 
+    def _weight(self) -> float:
+        """Of the keyword half, against 1 for the models together."""
+        return (self.keyword.weight if self.models else 1.0) if self.keyword else 0.0
 
-def _word_parts(models: Sequence[Half], keyword: Half) -> dict[str, float]:
-    """The keyword half's parts, on the one of the chunks where they are highest."""
-    chunk = np.argmax(_words(models, keyword))
-    bonus = 0.0 if keyword.bonus is None else float(keyword.bonus[chunk])
-    return {
-        "keyword": float(np.nan_to_num(keyword.scores[chunk])) * _weight(models, keyword),
-        "keyword_bonus": bonus,
-    }
+    def _points(self) -> tuple[NDArray[np.int64], Scores]:
+        """(positions: each note's best chunk, or every chunk; their points)."""
+        m = len(self.candidates.rows)
+        meaning = self._meaning() if self.models else np.zeros(m, np.float32)
+        words = self._words(self.keyword) if self.keyword else np.zeros(m, np.float32)
+        both = meaning + words
+        if not self.per_note:
+            return np.arange(m), both
+        best, points = _by_note(self.candidates.notes, both, meaning, words)
+        if self.models:
+            penalty: Scores = (SIZE_PENALTY * np.log(np.maximum(1, self.candidates.siblings[best]))).astype(np.float32)
+            points = points - penalty
+        return best, points
 
+    def _meaning(self) -> Scores:
+        """The models' points for each chunk."""
+        points = semantic_scores(self.models)
+        points = points - np.float32(OTHER_SCRIPT_PENALTY) * self.candidates.foreign.astype(np.float32)
+        if self.per_note:
+            points = points + np.float32(OPENING_BONUS) * self.candidates.opens.astype(np.float32)
+        return points
 
-def contenders(
-    candidates: Candidates, models: Sequence[Half], keyword: Half | None, per_note: bool, n: int
-) -> NDArray[np.bool_]:
-    """Which candidates can be among the first `n`, whatever their script: so that only theirs need be looked at.
-
-    The penalty takes at most OTHER_SCRIPT_PENALTY from any of them, so whoever lies further than that below the n-th
-    before it lies below the n-th after it.
-    """
-    every = replace(candidates, foreign=np.zeros(len(candidates.rows), np.bool_))
-    best, points = _points(every, models, keyword, per_note)
-    if len(points) <= n:
-        return np.ones(len(candidates.rows), np.bool_)
-    least = np.partition(points, -n)[-n] - np.float32(OTHER_SCRIPT_PENALTY + 1e-5)
-    able = best[points >= least]
-    found = np.zeros(len(candidates.rows), np.bool_)
-    found[able] = True
-    return np.isin(candidates.notes, candidates.notes[able]) if per_note else found
-
-
-def _most(models: Sequence[Half], keyword: Half | None) -> float:
-    """The points there can be."""
-    most = (1.0 if models else 0.0) + _weight(models, keyword)
-    if keyword and keyword.bonus is not None:
-        most += TOGETHER_BONUS + PHRASE_BONUS + NAME_BONUS + TITLE_BONUS
-    return most
-
-
-def _weight(models: Sequence[Half], keyword: Half | None) -> float:
-    """Of the keyword half, against 1 for the models together."""
-    return (keyword.weight if models else 1.0) if keyword else 0.0
-
-
-def _points(
-    candidates: Candidates, models: Sequence[Half], keyword: Half | None, per_note: bool
-) -> tuple[NDArray[np.int64], Scores]:
-    """(positions: each note's best chunk, or every chunk; their points)."""
-    m = len(candidates.rows)
-    meaning = _meaning(candidates, models, per_note) if models else np.zeros(m, np.float32)
-    words = _words(models, keyword) if keyword else np.zeros(m, np.float32)
-    both = meaning + words
-    if not per_note:
-        return np.arange(m), both
-    best, points = _by_note(candidates.notes, both, meaning, words)
-    if models:
-        penalty: Scores = (SIZE_PENALTY * np.log(np.maximum(1, candidates.siblings[best]))).astype(np.float32)
-        points = points - penalty
-    return best, points
-
-
-def _meaning(candidates: Candidates, models: Sequence[Half], per_note: bool) -> Scores:
-    """The models' points for each chunk."""
-    points = semantic_scores(models) - np.float32(OTHER_SCRIPT_PENALTY) * candidates.foreign.astype(np.float32)
-    if per_note:
-        points = points + np.float32(OPENING_BONUS) * candidates.opens.astype(np.float32)
-    return points
-
-
-def _words(models: Sequence[Half], keyword: Half) -> Scores:
-    """The keyword half's points for each chunk."""
-    points: Scores = np.nan_to_num(keyword.scores) * np.float32(_weight(models, keyword))
-    return points if keyword.bonus is None else points + keyword.bonus
+    def _words(self, keyword: Half) -> Scores:
+        """The keyword half's points for each chunk."""
+        points: Scores = np.nan_to_num(keyword.scores) * np.float32(self._weight())
+        return points if keyword.bonus is None else points + keyword.bonus
 
 
 def _by_note(
