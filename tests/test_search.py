@@ -548,6 +548,24 @@ def test_a_note_is_found_by_its_file_and_by_a_link_to_it(tmp_path: Path, monkeyp
         search.close()
 
 
+def test_a_folder_may_be_named_as_a_shell_completes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("Garden/Roses.md", "roses")
+    made.put("Tulips.md", "roses too")
+    (tmp_path / "My vault" / "Garden").mkdir(parents=True)
+    search = made.searcher()
+    try:
+        monkeypatch.chdir(tmp_path)
+        for name in (str(tmp_path / "My vault/Garden"), "My vault/Garden/", "./Garden", "garden"):
+            found = search.search("roses", filters=Filters(folder=name)).results
+            assert [row.path for row in found] == ["Garden/Roses.md"], name
+        assert len(search.search("roses", filters=Filters(folder=str(tmp_path / "My vault"))).results) == 2
+        with pytest.raises(QueryError, match="no note lies in the folder"):
+            search.search("roses", filters=Filters(folder=str(tmp_path)))
+    finally:
+        search.close()
+
+
 def test_a_link_means_a_file_of_that_name_before_an_alias(tmp_path: Path) -> None:
     made = MadeIndex(tmp_path)
     made.put("Cat.md", "the same words stand here", links=["Jaguar"])

@@ -47,6 +47,17 @@ def named_note(vault: Path, name: str) -> str:
         return name
 
 
+def named_folder(vault: Path, name: str) -> str:
+    """A folder of the vault by its path there, or in the file system as a shell completes it; else the name itself."""
+    try:
+        folder = Path(name).expanduser()
+        if folder.is_dir() and (folder.is_absolute() or not (vault / name).is_dir()):
+            return folder.resolve().relative_to(vault.resolve()).as_posix()
+    except (OSError, ValueError, RuntimeError):  # as above
+        pass
+    return name
+
+
 def note_paths(note: NoteRow) -> set[str]:
     """The path with and without its ending, case folded."""
     path = note.path.casefold()

@@ -10,7 +10,7 @@ import time
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from vaultvec.languages import language_of, script_of
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import NoteRow, note_rows, openings, passages
 from vaultvec.models import USE
-from vaultvec.names import find_note, named_note, obsidian_uri, vault_root
+from vaultvec.names import find_note, named_folder, named_note, obsidian_uri, vault_root
 from vaultvec.ranking.filters import Filters, passing_notes
 from vaultvec.ranking.fusion import (
     SECOND_MODEL_WEIGHT,
@@ -136,7 +136,8 @@ class Searcher:
         """Which rows of the chunk table pass the filters, hold the phrases and none of the excluded words; None: all."""
         masks = []
         if filters.notes_only:
-            passed = passing_notes(self.notes().values(), filters)
+            folder = filters.folder and named_folder(self._root / self._prefix, filters.folder)
+            passed = passing_notes(self.notes().values(), replace(filters, folder=folder))
             masks.append(np.isin(self._table.notes, np.fromiter(passed, np.int64, len(passed))))
         if query.required:
             masks.append(self.words.holding(query.required))
