@@ -241,6 +241,8 @@ def test_encodings(data: bytes, body: str, warned: bool) -> None:
 def test_binary_is_refused() -> None:
     with pytest.raises(VaultError, match="binary"):
         parse_note("a.md", b"\x89PNG\x00\x01")
+    with pytest.raises(VaultError, match="save it as UTF-8"):
+        parse_note("a.md", "a note".encode("utf-16-le"))
 
 
 @pytest.mark.parametrize(

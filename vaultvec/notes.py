@@ -84,7 +84,7 @@ def decode(data: bytes) -> tuple[str, list[str]]:
     """(text, warnings). UTF-8, UTF-16 and UTF-32 with a mark, CP949, CP1252, in this order. VaultError for binary."""
     text, warnings = _decode(data)
     if "\x00" in text:
-        raise VaultError("binary: holds NUL bytes, which no text has")
+        raise VaultError("binary, or UTF-16 without its mark: holds NUL bytes; if it is text, save it as UTF-8")
     return text, warnings
 
 
