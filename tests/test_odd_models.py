@@ -344,6 +344,46 @@ def test_padding_that_sees_nothing_spoils_no_text(folder: Path, tmp_path: Path) 
     engine.close()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("plain", [True, False])
+def test_padding_on_the_left_moves_no_positions(folder: Path, tmp_path: Path, engine: str, plain: bool) -> None:
+    """sentence-transformers gives a short text of such a BERT another vector beside a longer one than alone."""
+    edit(folder / "tokenizer_config.json", padding_side="left", tokenize_chinese_chars=plain)
+    assert (read_recipe(folder) is not None) == plain
+    alone = np.concatenate([reference_vectors(folder, [text]) for text in SAFE_TEXTS])
+    assert lowest_cosine(reference_vectors(folder), alone) < 0.99
+    assert lowest_cosine(engine_vectors(folder, tmp_path / "models", engine), alone) >= 0.99999
+
+
+def write_xlnet(folder: Path) -> None:
+    from transformers import XLNetConfig, XLNetModel
+
+    XLNetModel(XLNetConfig(vocab_size=30522, d_model=HIDDEN, n_layer=1, n_head=2, d_inner=64)).save_pretrained(folder)
+
+
+def write_bart(folder: Path) -> None:
+    from transformers import BartConfig, BartModel
+
+    config = BartConfig(
+        vocab_size=30522, d_model=HIDDEN, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=POSITIONS,
+        pad_token_id=0, bos_token_id=101, eos_token_id=102, decoder_start_token_id=101,
+    )  # fmt: skip
+    BartModel(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("write", [write_xlnet, write_bart])
+def test_architectures_that_are_no_plain_encoders(
+    folder: Path, tmp_path: Path, engine: str, write: Callable[[Path], None]
+) -> None:
+    """XLNet has -1 positions, and a traced BART two names for its token ids."""
+    torch.manual_seed(0)
+    write(folder)
+    vectors = engine_vectors(folder, tmp_path / "models", engine)
+    assert lowest_cosine(vectors, reference_vectors(folder)) >= 0.9999
+
+
 # ── tokenizers that transformers builds otherwise than tokenizer.json has it ─────────────────────────────────────────
 
 
