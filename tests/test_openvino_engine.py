@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -328,6 +330,22 @@ def test_a_native_half_that_changes_vectors_is_not_taken(tiny: Prepared, monkeyp
     assert choose_precision("auto", tiny, print) == "fp32"
     path.write_text(json.dumps({"fp16, another processor, OpenVINO 1": 0.99}), encoding="utf-8")
     assert choose_precision("auto", tiny, print) == "fp16"
+
+
+def test_a_models_folder_that_may_only_be_read_serves_without_its_checks_and_its_cache(
+    tiny: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a read-only share: another processor, or a run that ended before the model was compiled."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for module, name in ((tempfile, "mkstemp"), (Path, "mkdir")):
+        monkeypatch.setattr(module, name, refused)
+    monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32", "bf16"}))
+    assert choose_precision("auto", tiny, lambda _: None) == "bf16"
+    engine = OpenVinoEngine(tiny)
+    assert engine.embed_documents(["bread"]).shape == (1, engine.dim)
 
 
 @pytest.mark.parametrize("wanted", ["bf16", "fp16"])

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import tempfile
-from contextlib import redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Notify, Prepared, build_once
 from vaultvec.engines.tokenizer import HfTokenizer
-from vaultvec.errors import ModelError
+from vaultvec.errors import EngineError, ModelError
 
 LOWEST_COSINE = 0.999  # below it a half precision is not "the same vectors"; bf16 on all-MiniLM-L6-v2 has 0.99996
 CHECK_TEXTS = 32
@@ -31,13 +32,24 @@ NNCF = "pip install nncf==3.4.0"
 
 def choose_precision(wanted: str, prepared: Prepared, notify: Notify) -> str:
     """The precision to run: "fp32", "bf16", "fp16" or "int8". Raises ModelError for one this CPU only emulates."""
-    if wanted == "auto":
-        native = [name for name in HALF if name in capabilities()]
-        return next((name for name in native if _lowest_cosine(prepared, name, notify) >= LOWEST_COSINE), "fp32")
-    if wanted in HALF and wanted not in capabilities():
-        raise ModelError(f"PRECISION is {wanted!r}, which this CPU only emulates, about 100 times slower; use auto")
     if wanted == "int8":
         _quantise_once(prepared, notify)
+        return wanted
+    checks = prepared.graph.parent / "checks.json"
+    return native_precision(wanted, checks, lambda precision: _check_vectors(prepared, precision), notify)
+
+
+def native_precision(wanted: str, checks: Path, embed: Callable[[str], Vectors], notify: Notify) -> str:
+    """`wanted`, or for "auto" a half that this CPU has and that gives fp32's vectors, else fp32.
+
+    `embed` gives the vectors of fixed texts in a precision. How near two of them come is computed once and kept in the
+    file `checks`. Raises ModelError for a half that this CPU only emulates.
+    """
+    native = [name for name in HALF if name in capabilities()]
+    if wanted == "auto":
+        return next((name for name in native if _lowest_cosine(name, checks, embed, notify) >= LOWEST_COSINE), "fp32")
+    if wanted in HALF and wanted not in native:
+        raise ModelError(f"PRECISION is {wanted!r}, which this CPU only emulates, about 100 times slower; use auto")
     return wanted
 
 
@@ -46,18 +58,21 @@ def graph_for(prepared: Prepared, precision: str) -> Path:
     return _int8_folder(prepared) / "model.xml" if precision == "int8" else prepared.graph
 
 
-def _lowest_cosine(prepared: Prepared, precision: str, notify: Notify) -> float:
-    """Lowest cosine to fp32 over the fixed texts; computed once, then kept in checks.json."""
-    path = prepared.graph.parent / "checks.json"
-    checks = json.loads(path.read_text(encoding="utf-8"))
+def _lowest_cosine(precision: str, checks: Path, embed: Callable[[str], Vectors], notify: Notify) -> float:
+    kept = json.loads(checks.read_text(encoding="utf-8"))
     key = check_key(precision)
-    if key not in checks:
+    if key not in kept:
         notify(f"checking {precision} against fp32, once")
-        cosines = np.sum(_check_vectors(prepared, precision) * _check_vectors(prepared, "fp32"), axis=1)
-        # A vector that is not finite must count as the worst there is, not pass unnoticed as NaN.
-        checks[key] = float(np.nan_to_num(cosines, nan=-1.0).min())
-        _replace_text(path, json.dumps(checks))
-    return float(checks[key])
+        exact = embed("fp32")
+        try:
+            cosines = np.sum(embed(precision) * exact, axis=1)
+        except EngineError:  # a vector that is not finite
+            cosines = np.array([np.nan])
+        # What is not finite must count as the worst there is, not pass unnoticed as NaN.
+        kept[key] = float(np.nan_to_num(cosines, nan=-1.0).min())
+        with suppress(OSError):  # a folder that only lets itself be read: then it is computed every time
+            _replace_text(checks, json.dumps(kept))
+    return float(kept[key])
 
 
 def _check_vectors(prepared: Prepared, precision: str) -> Vectors:

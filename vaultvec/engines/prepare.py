@@ -164,8 +164,8 @@ def build_once(target: Path, fill: Callable[[Path], None]) -> None:
                 raise
     except OSError as error:
         raise ModelError(
-            f"{target.parent} cannot take the prepared model ({error.strerror or error}); make room there or mend its "
-            "permissions, or set DATA_DIR in config.py, and run it again"
+            f"{target.parent} cannot take the prepared model ({error.strerror or error}), which is written there once "
+            "and then only read; make room there or mend its permissions for one run, or set DATA_DIR in config.py"
         ) from error
     finally:
         if temporary is not None:

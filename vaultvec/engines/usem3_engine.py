@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +12,12 @@ from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Batch, Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.engines.calibration import calibration_texts
-from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check_key, default_streams, save_model
+from vaultvec.engines.openvino_precision import CHECK_TEXTS, native_precision
+from vaultvec.engines.openvino_runtime import CompiledModel, default_streams, save_model
 from vaultvec.engines.prepare import Notify, build_once
 from vaultvec.engines.usem3_graph import build_usem3, packed_inputs, read_weights
 from vaultvec.engines.usem3_tokenizer import Usem3Tokenizer
-from vaultvec.errors import EngineError, ModelError
+from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec, verify_weights, weights_path
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # raised when prepared folders of an earlier version can no longer be used
 TOKEN_BUDGET = 2048  # measured on two AVX2 cores with two streams: 1024 is as fast, 4096 slower
-LOWEST_COSINE = 0.999  # below it a half precision is not "the same vectors"
-CHECK_TEXTS = 32
 
 
 class Usem3Engine(Engine):
@@ -106,36 +103,11 @@ def _write(weights_file: Path, target: Path) -> None:
 
 def choose_precision(wanted: str, model: ModelSpec, folder: Path, notify: Notify) -> str:
     """ "fp32", "bf16" or "fp16". Raises ModelError for one this CPU only emulates."""
-    native = [name for name in ("bf16", "fp16") if name in capabilities()]
-    if wanted == "auto":
-        return next((name for name in native if _lowest_cosine(name, model, folder, notify) >= LOWEST_COSINE), "fp32")
     if wanted == "int8":
         notify(f"{model.name} has no int8 form; it runs in fp32")
         return "fp32"
-    if wanted != "fp32" and wanted not in native:
-        raise ModelError(f"PRECISION is {wanted!r}, which this CPU only emulates, about 100 times slower; use auto")
-    return wanted
 
+    def embed(precision: str) -> Vectors:
+        return Usem3Engine(model, folder, precision=precision).embed_documents(calibration_texts(CHECK_TEXTS))
 
-def _lowest_cosine(precision: str, model: ModelSpec, folder: Path, notify: Notify) -> float:
-    """Lowest cosine to fp32 over the fixed texts; computed once, then kept in checks.json."""
-    path = folder / "checks.json"
-    checks = json.loads(path.read_text(encoding="utf-8"))
-    key = check_key(precision)
-    if key not in checks:
-        notify(f"checking {precision} against fp32, once")
-        checks[key] = _compare(precision, model, folder)
-        temporary = path.with_name(f"checks.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(checks), encoding="utf-8")
-        temporary.replace(path)
-    return float(checks[key])
-
-
-def _compare(precision: str, model: ModelSpec, folder: Path) -> float:
-    texts = calibration_texts(CHECK_TEXTS)
-    full = Usem3Engine(model, folder).embed_documents(texts)
-    try:
-        half = Usem3Engine(model, folder, precision=precision).embed_documents(texts)
-    except EngineError:  # a vector that is not finite: the worst there is
-        return -1.0
-    return float(np.sum(half * full, axis=1).min())
+    return native_precision(wanted, folder / "checks.json", embed, notify)
