@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the weights are in a folder; nobody is asked for newer ones
 
-from benchmarks.gpu_details import ceiling, fp32_check, memory_check, operations, stages, sweep
+from benchmarks.gpu_details import attentions, ceiling, fp32_check, memory_check, operations, stages, sweep
 from benchmarks.gpu_model import expand_weights, halve_weights
 from benchmarks.gpu_texts import make_texts, read_texts, say
 from benchmarks.gpu_ways import FULL, QUICK, Bench, Way
@@ -41,6 +41,8 @@ from vaultvec.models import L6, resolve, weights_path
 
 TIME_FOR_DETAILS = 180  # seconds kept for what follows the rounds
 TOKENS_A_CHUNK = 184  # the aim is 20,000 chunks of so many tokens a second
+# Beside the table; all else stands in the JSON.
+PRINTED = ("aims", "attention", "stages_seconds", "operations", "fp32", "attentions", "out_of_memory", "failures")
 
 
 def environment(device: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -117,6 +119,7 @@ def measure(bench: Bench, keep: Callable[[dict[str, Any]], None]) -> dict[str, A
     if truth is not None:
         details["fp32"] = lambda: fp32_check(bench, truth)
     details["sweep"] = lambda: sweep(bench)
+    details["attentions"] = lambda: attentions(bench)
     if truth is not None:
         details["out_of_memory"] = lambda: memory_check(bench, truth)  # last: it may cost the GPU its good order
     for name, work in details.items():
@@ -201,8 +204,8 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f} %"
 
 
-def main() -> int:
-    """Parse, measure, print, write."""
+def arguments() -> argparse.Namespace:
+    """What was typed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a sentence-transformers folder (default: the bundled model)")
     parser.add_argument("--texts", type=Path, help="gzip, one JSON string a line")
@@ -217,6 +220,14 @@ def main() -> int:
         "--make-model", type=Path, metavar="OUT", help="write the model with fp16 weights, half the size"
     )
     options = parser.parse_args()
+    if not (options.texts or options.make_texts or options.make_model):
+        parser.error("--texts is missing; make some with --make-texts VAULT OUT")
+    return options
+
+
+def main() -> int:
+    """Make texts or a model, or measure, print, write."""
+    options = arguments()
     if options.make_texts:
         say(f"{make_texts(*options.make_texts)} texts written")
         return 0
@@ -225,8 +236,6 @@ def main() -> int:
         halve_weights(folder, options.make_model)
         say(f"{options.make_model} written")
         return 0
-    if options.texts is None:
-        parser.error("--texts is missing; make some with --make-texts VAULT OUT")
     expanded = expand_weights(folder)
     options.expanded, folder = expanded is not None, expanded or folder
     sizes = QUICK if options.quick else FULL
@@ -246,7 +255,7 @@ def main() -> int:
         bench.gpu.close()
         bench.pool.shutdown(cancel_futures=True)
     print(table(result))
-    for name in ("aims", "stages_seconds", "operations", "fp32", "out_of_memory", "failures"):
+    for name in PRINTED:
         print(f"{name}: {json.dumps(result.get(name))}")
     return 0
 

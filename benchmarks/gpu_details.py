@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gpu_texts import say
 from benchmarks.gpu_ways import Bench, cosines, embed
 from vaultvec.datatypes import Vectors
+from vaultvec.engines.torch_attention import attend_grouped, attend_jagged, attend_varlen
 
 SWEEP_FULL_FROM = 16_384  # smaller budgets are slow, and get a quarter of the texts
 OPERATIONS = 12  # rows of the profile
@@ -91,13 +92,44 @@ def operations(bench: Bench) -> dict[str, Any]:
     engine.close()
     clock = "self_device_time_total" if gpu else "self_cpu_time_total"
     events = [event for event in found.key_averages() if event.device_type == DeviceType.CPU]
-    total = sum(getattr(event, clock) for event in events) or 1
+    total = sum(getattr(event, clock) for event in events)
+    if not total:
+        raise RuntimeError("the profiler saw no kernels")
     events.sort(key=lambda event: -getattr(event, clock))
     rows = [
         {"operation": event.key[:60], "calls": event.count, "share": round(getattr(event, clock) / total, 4)}
         for event in events[:OPERATIONS]
     ]
     return {"kernels_busy_percent": round(total / 1e4 / taken, 1) if gpu else None, "rows": rows}
+
+
+def attentions(bench: Bench) -> dict[str, Any]:
+    """Each way of attention on one full batch: ms a layer and the farthest value from the plain product, or why it does
+    not run here."""
+    torch: Any = bench.torch
+    engine = bench.engine()
+    layout, *_ = engine._encoder.pack([item.token_ids for item in next(engine.plan(bench.ids)).items])
+    sizes, dtype = engine._encoder.architecture, engine._encoder.dtype
+    shape = (sum(layout.lengths), 3, sizes.heads, sizes.hidden // sizes.heads)
+    qkv = torch.randn(shape, dtype=dtype, device=bench.device)
+    found: dict[str, Any] = {}
+    with torch.inference_mode():
+        plain = attend_grouped(qkv, layout).float()
+        for attend in (attend_varlen, attend_jagged, attend_grouped):
+            try:
+                taken = []
+                for _ in range(5):
+                    bench.sync()
+                    began = time.perf_counter()
+                    mixed = attend(qkv, layout)
+                    bench.sync()
+                    taken.append(time.perf_counter() - began)
+                far = float((mixed.float() - plain).abs().max())
+                found[attend.__name__] = {"ms": round(1000 * median(taken[1:]), 3), "farthest": round(far, 4)}
+            except Exception as error:  # an older card, another torch: each has its own class
+                found[attend.__name__] = f"{type(error).__name__}: {error}"[:300]
+    engine.close()
+    return found
 
 
 def sweep(bench: Bench) -> list[dict[str, Any]]:

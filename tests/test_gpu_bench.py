@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.gpu_bench import aims, attempt, measure, table
-from benchmarks.gpu_details import sweep
+from benchmarks.gpu_details import attentions, operations, sweep
 from benchmarks.gpu_model import expand_weights, halve_weights
 from benchmarks.gpu_texts import make_texts, read_texts
 from benchmarks.gpu_ways import QUICK, Bench, Way, cosines, embed
@@ -228,6 +230,38 @@ def test_weights_travel_in_half_the_size_and_are_whole_again_where_they_are_meas
     assert found["a"].dtype == np.float32
     assert found["a"].tolist() == weights["a"].tolist()
     assert json.loads((whole / "config.json").read_text()) == {"torch_dtype": "float32"}
+
+
+@pytest.fixture
+def small_bench(tiny_bert: Path) -> Iterator[Bench]:
+    bench = Bench(tiny_bert, ["a note", "another note about bread"], "cpu", QUICK, workers=1, minutes=1)
+    yield bench
+    bench.pool.shutdown(cancel_futures=True)
+
+
+def test_processes_that_cannot_start_cost_only_the_ways_that_use_them(
+    small_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise BrokenProcessPool("a child process terminated abruptly")
+
+    monkeypatch.setattr(small_bench.pool, "map", refused)
+    ways = {way.key: way for way in small_bench.our_ways()}
+    assert attempt(small_bench, "ours", lambda: ways["ours"].run(8)) is None
+    np.testing.assert_allclose(ways["ours_ids"].run(8), ways["ours_threads"].run(8), atol=1e-6)
+
+
+def test_a_way_of_attention_that_does_not_run_says_why(small_bench: Bench) -> None:
+    found = attentions(small_bench)
+    assert isinstance(found["attend_varlen"], str)  # needs a GPU
+    assert found["attend_grouped"]["farthest"] == 0
+
+
+def test_a_profile_without_kernels_is_told_and_no_zero(small_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    blind = nullcontext(SimpleNamespace(key_averages=list))
+    monkeypatch.setattr("torch.profiler.profile", lambda **_: blind)
+    with pytest.raises(RuntimeError, match="saw no kernels"):
+        operations(small_bench)
 
 
 def test_texts_of_a_vault_come_back_in_one_order(tmp_path: Path) -> None:
