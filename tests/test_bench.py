@@ -19,6 +19,7 @@ from vaultvec.errors import ModelError, VaultError
 from vaultvec.measure import rounds, surroundings, ways
 from vaultvec.measure.bench import Subject, run_benchmark
 from vaultvec.measure.ceiling import Shapes, read_shapes
+from vaultvec.measure.decisions import apply_changes, confirm
 from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_models, try_processes
 from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Rates, even_order
 from vaultvec.measure.prices import measure_prices, monitoring_price
@@ -26,7 +27,6 @@ from vaultvec.measure.report import headline, price_cells, print_report, render_
 from vaultvec.measure.results import Mix, Place, Price, Report, as_dict, last_decisions, save_json
 from vaultvec.measure.rounds import Ratio, Way, compare, cosines, ratio_of, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import measure_surroundings
-from vaultvec.measure.tuning import apply_changes, confirm
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
 from vaultvec.settings import Settings
 

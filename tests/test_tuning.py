@@ -13,9 +13,10 @@ from vaultvec.config_file import read_values
 from vaultvec.config_keys import KEYS
 from vaultvec.errors import SettingsError
 from vaultvec.measure import rounds
+from vaultvec.measure.decisions import apply_changes, decide
 from vaultvec.measure.results import Trial
 from vaultvec.measure.rounds import time_in_turn
-from vaultvec.measure.tuning import Tuner, apply_changes, decide
+from vaultvec.measure.tuning import Tuner
 from vaultvec.measure.ways import copies_for, fast, padded_tokens
 from vaultvec.settings import Settings
 

@@ -21,6 +21,7 @@ from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError, VaultError
 from vaultvec.measure import rounds
 from vaultvec.measure.ceiling import Ceiling, measure_ceiling
+from vaultvec.measure.decisions import NOT_SLOWER, Changes, confirm, decide
 from vaultvec.measure.extras import Trying, attempt, ollama_answers, try_extras, try_ollama
 from vaultvec.measure.pacing import LEAST_ROUNDS, PART_ROUNDS, Pace, Plan, Rates, even_order
 from vaultvec.measure.prices import measure_prices, time_shares
@@ -28,7 +29,7 @@ from vaultvec.measure.reasons import explain
 from vaultvec.measure.results import FIDELITY_GATE, Extra, Mix, ModelRow, Place, Price, Report, Row, Trial, machine_name
 from vaultvec.measure.rounds import Ratio, Timing, Way, compare, cosines, time_in_turn, top_agreement
 from vaultvec.measure.surroundings import Surroundings, measure_surroundings
-from vaultvec.measure.tuning import NOT_SLOWER, WINDOW_KEY, Changes, Tuner, confirm, decide
+from vaultvec.measure.tuning import WINDOW_KEY, Tuner
 from vaultvec.measure.ways import (
     copies_for,
     encode,

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from vaultvec.config_keys import GUIDE_VALUES, KEYS
+from vaultvec.config_keys import GUIDE_VALUES
 from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Batch, Vectors
 from vaultvec.engines import load_tokenizer
 from vaultvec.engines.base import Engine
 from vaultvec.errors import VaultvecError
+from vaultvec.measure.decisions import apply_changes
 from vaultvec.measure.rounds import Ratio, ratio_of
 from vaultvec.models import ModelSpec
 from vaultvec.settings import Settings
@@ -87,10 +88,10 @@ def measure_surroundings(
     }
     differ = {key: GUIDE_VALUES[key] for key in GUIDE_KEYS if getattr(settings, key.lower()) != GUIDE_VALUES[key]}
     if differ:
-        variants["guide"] = _changed(settings, differ)
+        variants["guide"] = apply_changes(settings, differ)
     other = "auto" if settings.workers is not None else usable_cores() // 2
     if settings.workers is not None or (usable_cores() >= 4 and thorough):
-        variants["workers"] = _changed(settings, {"WORKERS": other})
+        variants["workers"] = apply_changes(settings, {"WORKERS": other})
     try:
         seconds, notes, chunks = _in_turn(variants, model, vault, limit, rounds, tick)
         if not chunks:
@@ -99,7 +100,7 @@ def measure_surroundings(
         guide = ratio_of(base, seconds["guide"]) if differ else None
         alone = {}
         if guide is not None and guide.better:  # which of them is it?
-            single = {"present": settings, **{key: _changed(settings, {key: differ[key]}) for key in differ}}
+            single = {"present": settings, **{key: apply_changes(settings, {key: differ[key]}) for key in differ}}
             apart = _in_turn(single, model, vault, limit, rounds, tick)[0]
             alone = {key: ratio_of(apart["present"], apart[key]) for key in differ}
     except VaultvecError as error:
@@ -127,10 +128,6 @@ def _in_turn(
                 seconds[name].append(taken)
             tick("reading, chunking, storing")
     return seconds, notes, chunks
-
-
-def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    return replace(settings, **{key.lower(): KEYS[key].check.convert(value) for key, value in changes.items()})
 
 
 def _run(settings: Settings, model: ModelSpec, vault: Path, limit: int) -> tuple[float, int, int]:

