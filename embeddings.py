@@ -1,6 +1,6 @@
-"""Texts to vectors, three ways: as the guide found it, as the guide asks for it to the letter, and fast.
+"""Texts to vectors, two ways: as the guide found it, and fast.
 
-All three return (n, dim) float32, unit rows, in input order; `[]` gives (0, dim). They agree with one another.
+Both return (n, dim) float32, unit rows, in input order; `[]` gives (0, dim). They agree with one another.
 """
 
 from __future__ import annotations
@@ -89,16 +89,6 @@ class EmbeddingModel:
         if self._asked.kind != "transformer":
             return np.concatenate([self.engine.embed_documents(part) for part in _slices(texts, batch_size)])
         return self._encode(texts, batch_size)
-
-    def get_embeddings_batch_literal(self, texts: Sequence[str], batch_size: int = 2000) -> Vectors:
-        """The guide's advice to the letter: `batch_size` texts in one padded matrix. Kept for the benchmark only.
-
-        On a CPU it is slower than batches of 32, and 2,000 texts of 256 tokens ask for several GB.
-        """
-        _check(texts, batch_size)
-        if not texts:
-            return np.zeros((0, self.dim), dtype=np.float32)
-        return np.concatenate([self._encode(part, len(part)) for part in _slices(texts, batch_size)])
 
     def get_embeddings_batch_fast(
         self, texts: Sequence[str], batch_size: int = 2000, show_progress: bool = True

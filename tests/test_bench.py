@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from vaultvec.engines import create_engine
 from vaultvec.errors import ModelError, VaultError
 from vaultvec.measure import rounds, surroundings, ways
 from vaultvec.measure.bench import Subject, run_benchmark
-from vaultvec.measure.ceiling import Shapes, read_shapes
+from vaultvec.measure.ceiling import Shapes, measure_ceiling, read_shapes
 from vaultvec.measure.decisions import apply_changes, confirm
 from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_models, try_processes
 from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Rates, even_order
@@ -348,6 +349,11 @@ def test_work_per_token_is_counted_from_the_models_shapes() -> None:
     assert shapes == Shapes(6, 384, 1536)
     assert shapes.flops_per_token(200) == 2 * 12 * 384**2 * 6 + 4 * 200 * 384 * 6
     assert read_shapes(Path("nowhere")) is None
+
+
+def test_int8_is_measured_against_no_ceiling_of_another_precision() -> None:
+    engine: Any = SimpleNamespace(model=resolve(L6), name="openvino", precision="int8", device="cpu")
+    assert measure_ceiling(engine, 1000, 100) is None
 
 
 def test_a_doubled_model_has_its_layers_twice(tiny_bert: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from embeddings import EmbeddingModel
 from vaultvec.settings import Settings
 
 SAFE_TEXTS = [text for text in TEXTS if "\ud83c" not in text]
-WAYS = ("get_embeddings_batch", "get_embeddings_batch_literal", "get_embeddings_batch_fast")
+WAYS = ("get_embeddings_batch", "get_embeddings_batch_fast")
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def test_a_gpu_is_read_from_the_sampling_thread_only() -> None:
     def gpu() -> GpuReading:
         readers.add(threading.current_thread().name)
         asked.set()
-        return GpuReading(0.5, 100.0, 1000.0)
+        return GpuReading(0.5, 100.0)
 
     with ResourceMonitor(0.01, gpu) as monitor:
         assert asked.wait(10)

@@ -48,7 +48,6 @@ class GpuReading:
 
     share: float
     used_mb: float
-    total_mb: float
 
 
 def gpu_probe() -> Callable[[], GpuReading] | None:
@@ -72,9 +71,8 @@ def _pynvml_probe() -> Callable[[], GpuReading] | None:
         return None
 
     def read() -> GpuReading:
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         share = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-        return GpuReading(share, memory.used / MIB, memory.total / MIB)
+        return GpuReading(share, pynvml.nvmlDeviceGetMemoryInfo(handle).used / MIB)
 
     return read
 
@@ -83,18 +81,12 @@ def _smi_probe() -> Callable[[], GpuReading] | None:
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
-    query = [
-        command,
-        "--query-gpu=utilization.gpu,memory.used,memory.total",
-        "--format=csv,noheader,nounits",
-        "-i",
-        "0",
-    ]
+    query = [command, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "-i", "0"]
 
     def read() -> GpuReading:
         line = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()[0]
-        share, used, total = (float(part) for part in line.split(","))
-        return GpuReading(share / 100, used, total)
+        share, used = (float(part) for part in line.split(","))
+        return GpuReading(share / 100, used)
 
     try:
         read()

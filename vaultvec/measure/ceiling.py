@@ -73,10 +73,11 @@ def model_shapes(engine: Engine) -> Shapes | None:
 def measure_ceiling(engine: Engine, tokens_per_second: float, length: float) -> Ceiling | None:
     """The share of this machine's own matrix speed that was reached; `length`: mean tokens of a text.
 
-    None for models whose sizes are not known, and for servers, whose machine is not this one.
+    None for models whose sizes are not known, for servers, whose machine is not this one, and for int8, whose
+    products are not measured.
     """
     shapes = model_shapes(engine)
-    if shapes is None:
+    if shapes is None or engine.precision == "int8":
         return None
     seconds, flop, how = _product(engine, shapes)
     gflops = flop / seconds / 1e9
@@ -138,9 +139,8 @@ def _openvino_seconds(engine: Engine, rows: int, shapes: Shapes) -> float:
     first = draw.standard_normal((shapes.hidden, shapes.inner), dtype=np.float32)
     second = draw.standard_normal((shapes.inner, shapes.hidden), dtype=np.float32)
     product = ops.matmul(ops.matmul(source, ops.constant(first), False, False), ops.constant(second), False, False)
-    precision = "bf16" if engine.precision == "bf16" else engine.precision
     compiled = CompiledModel(
-        ov.Model([product], [source], "product"), streams=1, threads=usable_cores(), precision=precision
+        ov.Model([product], [source], "product"), streams=1, threads=usable_cores(), precision=engine.precision
     )
     inputs = {next(iter(compiled.input_types)): draw.standard_normal((rows, shapes.hidden), dtype=np.float32)}
     return _seconds(lambda: compiled.infer(inputs))
