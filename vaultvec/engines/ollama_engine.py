@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vaultvec.engines.base import Notify
 from vaultvec.engines.server_address import Address, client_error, parse_address
 from vaultvec.engines.server_engine import (
     CONNECT_SECONDS,
     SAFE_CONTEXT,
     UNKNOWN_CONTEXT,
-    Notify,
     Patience,
     RequestRejected,
     ServerAbsent,

@@ -11,13 +11,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vaultvec.datatypes import Batch, BatchResult
+from vaultvec.engines.base import Notify
 from vaultvec.engines.openai_answers import context_of, json_of, message_of, retry_after, rows_of
 from vaultvec.engines.served_revision import revision_of
 from vaultvec.engines.server_address import Address, client_error, parse_address
 from vaultvec.engines.server_engine import (
     CONNECT_SECONDS,
     UNKNOWN_CONTEXT,
-    Notify,
     Patience,
     RequestRejected,
     ServerAbsent,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Batch, Vectors
-from vaultvec.engines.base import Engine
+from vaultvec.engines.base import Engine, Notify
 from vaultvec.engines.openvino_precision import choose_precision, graph_for
 from vaultvec.engines.openvino_runtime import CompiledModel, default_streams
 from vaultvec.engines.padding import padded_inputs
-from vaultvec.engines.prepare import Notify, Prepared, prepare_graph
+from vaultvec.engines.prepare import Prepared, prepare_graph
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec

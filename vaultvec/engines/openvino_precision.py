@@ -15,10 +15,12 @@ import numpy as np
 
 from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Vectors
+from vaultvec.engines.base import Notify
+from vaultvec.engines.build_once import build_once
 from vaultvec.engines.calibration import calibration_texts
 from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check_key, openvino, save_model
 from vaultvec.engines.padding import padded_inputs
-from vaultvec.engines.prepare import Notify, Prepared, build_once
+from vaultvec.engines.prepare import Prepared
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import EngineError, ModelError
 

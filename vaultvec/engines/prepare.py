@@ -3,8 +3,7 @@
     models_dir/<slug>-<digest>/     tokenizer.json, prepared.json
                      └── openvino/  model.xml, model.bin, checks.json, cache/
 
-Each of the two folders is filled under a temporary name and renamed when it is whole: a preparation that is killed
-leaves nothing half-made, and of two at once one wins. Bundled models and plain BERT folders are read directly; all
+Each of the two folders is there whole or not at all (build_once.py). Bundled models and plain BERT folders are read directly; all
 others go through sentence-transformers, in a process of their own that takes its gigabytes with it when it ends.
 """
 
@@ -17,28 +16,21 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vaultvec.engines.base import Notify
 from vaultvec.engines.bert_graph import Weights, build_bert, tensor_header
-from vaultvec.engines.recipe import Recipe, read_json, read_recipe
+from vaultvec.engines.build_once import build_once
+from vaultvec.engines.model_folder import folder_revision, folder_state, local_folder
+from vaultvec.engines.recipe import Recipe, read_recipe
 from vaultvec.engines.server_models import with_prefixes
 from vaultvec.errors import ModelError
-from vaultvec.models import FOLDER, L6, ModelSpec, resolve, verify_weights, weights_path
+from vaultvec.models import L6, ModelSpec, resolve, verify_weights, weights_path
 
-Notify = Callable[[str], None]
 FORMAT = 3  # raised when prepared folders of an earlier version can no longer be used
-WEIGHT_FILES = ("*.safetensors", "*.bin")
-FACT_FILES = ("*.json", "*.txt", "*.model", "*.spm")  # a folder's pooling, limits, prompts and vocabulary
-# Of those, what decides a vector; a README, a log or the state of a training does not.
-DECIDING_FILES = (
-    *("*config*.json", "modules.json", "tokenizer.json", "vocab.*", "merges.txt", "added_tokens.json"),
-    *("special_tokens_map.json", "*.model", "*.spm"),
-)
-TRAINING_FILES = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,71 +107,8 @@ def _digest(model: ModelSpec) -> str:
     local = local_folder(model)
     if local is not None:
         parts.append(str(local.resolve()))
-        files = sorted({*weight_files(local), *(path for kind in FACT_FILES for path in local.rglob(kind))})
-        parts += [f"{path.relative_to(local)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+        parts += folder_state(local)
     return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
-
-
-def local_folder(model: ModelSpec) -> Path | None:
-    """The folder of a model that is on this machine, bundled or the user's own; None for a name of a hub."""
-    if model.package:
-        return weights_path(model).parent
-    folder = Path(model.name).expanduser()
-    return folder if folder.is_dir() else None
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Of all the modules: a Dense layer keeps its weights in a folder below."""
-    return sorted(path for pattern in WEIGHT_FILES for path in folder.rglob(pattern))
-
-
-def folder_revision(folder: Path) -> str:
-    """FOLDER and a digest over all that decides a vector: weights, tokenizer and configs, of the modules too.
-
-    Other forms of the model (onnx/, openvino/) and checkpoints lie in folders that are no module's.
-    """
-    listed = read_json(folder / "modules.json") or []
-    places = {folder, *(folder / str(module.get("path", "")) for module in listed)}
-    patterns = (*WEIGHT_FILES, *DECIDING_FILES)
-    found = {path for place in places for pattern in patterns for path in place.glob(pattern) if path.is_file()}
-    files = sorted(path for path in found if path.name not in TRAINING_FILES)
-    total = hashlib.sha256()
-    for path in files:
-        total.update(f"{path.relative_to(folder).as_posix()}\x1f{file_digest(path)}\x1f".encode())
-    return FOLDER + total.hexdigest()
-
-
-def build_once(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder beside `target` and rename it; if another process was first, its folder stays."""
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(target.parent)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}-", suffix=".tmp", dir=target.parent))
-        fill(temporary)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not any(target.glob("*.json")):
-                raise
-    except OSError as error:
-        raise ModelError(
-            f"{target.parent} cannot take the prepared model ({error.strerror or error}), which is written there once "
-            "and then only read; make room there or mend its permissions for one run, or set DATA_DIR in config.py"
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _clear_abandoned(parent: Path) -> None:
-    """Remove what preparations left whose process is gone."""
-    import psutil
-
-    for path in parent.glob(".*-*.tmp"):
-        pid = path.name[1:].split("-", 1)[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _graph_only(write: Callable[[Path, bool], None], target: Path) -> None:
@@ -304,9 +233,3 @@ def spec_from(stored: dict[str, Any]) -> ModelSpec:
     """The inverse of `asdict`, after a trip through JSON. Raises TypeError for a key that is none of a spec's."""
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     return ModelSpec(**values)
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

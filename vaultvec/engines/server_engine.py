@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from vaultvec.datatypes import Batch, BatchResult, Encoded, Vectors
-from vaultvec.engines.base import Engine
+from vaultvec.engines.base import Engine, Notify
 from vaultvec.engines.request_pool import RequestPool
 from vaultvec.engines.served_revision import SAME_COSINE
 from vaultvec.engines.server_address import Address
@@ -28,7 +28,6 @@ from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec
 
 T = TypeVar("T")
-Notify = Callable[[str], None]  # takes one line for the user
 
 CHARACTER_BUDGET = 16_000  # characters a request: enough to hide HTTP, little enough to lose when it fails
 SAFE_CONTEXT = 2048  # tokens: Ollama's num_batch; a longer text is refused by some versions whatever the model takes

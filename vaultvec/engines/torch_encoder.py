@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vaultvec.datatypes import TokenIds
-from vaultvec.engines.base import Tokenizer
+from vaultvec.engines.base import Notify, Tokenizer
 from vaultvec.engines.reference import load_reference, reference_source
 from vaultvec.engines.torch_device import CPU_TOKEN_BUDGET, dtype_of
 from vaultvec.engines.torch_packed import PackedEncoder
@@ -64,7 +64,7 @@ class EncoderSource:
     model: ModelSpec
     tokenizer: Tokenizer
     packed: bool
-    notify: Callable[[str], None]
+    notify: Notify
 
     def open(
         self, device: torch.device, precision: str, *, compiled: bool = False, checked: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -20,7 +20,7 @@ import numpy as np
 from vaultvec.batching import plan_batches
 from vaultvec.datatypes import Batch, BatchResult, TokenIds, Vectors
 from vaultvec.engines import torch_device as hardware
-from vaultvec.engines.base import Engine, Tokenizer
+from vaultvec.engines.base import Engine, Notify, Tokenizer, ignore
 from vaultvec.engines.torch_encoder import Encoder, EncoderSource, first_line
 from vaultvec.errors import BatchTooLarge, EngineError
 from vaultvec.models import ModelSpec
@@ -70,10 +70,6 @@ def cuda_available() -> bool:
     return hardware.cuda_available()
 
 
-def _silent(line: str) -> None:
-    del line
-
-
 class TorchEngine(Engine):
     """A sentence-transformers model on one device. Packed tokens where the architecture is known, else padded."""
 
@@ -92,7 +88,7 @@ class TorchEngine(Engine):
         packed: bool = True,
         compiled: bool = False,
         threads: int | None = None,
-        notify: Callable[[str], None] = _silent,
+        notify: Notify = ignore,
     ) -> None:
         """Load `model` (its `dim` and `max_tokens` known). `token_budget` None goes by the free memory.
 
@@ -127,7 +123,7 @@ class TorchEngine(Engine):
             self._move_to_cpu(error)
 
     @classmethod
-    def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Callable[[str], None]) -> Engine:
+    def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify) -> Engine:
         """The engine as config.py asks for it; several CUDA cards share the batches."""
         from vaultvec.engines import load_tokenizer, resolve_model
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Batch, Vectors
-from vaultvec.engines.base import Engine
+from vaultvec.engines.base import Engine, Notify
+from vaultvec.engines.build_once import build_once
 from vaultvec.engines.calibration import calibration_texts
 from vaultvec.engines.openvino_precision import CHECK_TEXTS, native_precision
 from vaultvec.engines.openvino_runtime import CompiledModel, default_streams, save_model
-from vaultvec.engines.prepare import Notify, build_once
 from vaultvec.engines.usem3_graph import build_usem3, packed_inputs, read_weights
 from vaultvec.engines.usem3_tokenizer import Usem3Tokenizer
 from vaultvec.errors import EngineError

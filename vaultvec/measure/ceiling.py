@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vaultvec.engines.base import Engine
+from vaultvec.engines.model_folder import local_folder
 from vaultvec.errors import VaultvecError
 
 ROWS = 2048  # of the measured product: a CPU's batch of tokens
@@ -61,8 +62,6 @@ def model_shapes(engine: Engine) -> Shapes | None:
     """The sizes of an engine's model, where its folder is on this machine."""
     if engine.model.kind != "transformer":
         return None
-    from vaultvec.engines.prepare import local_folder
-
     try:
         folder = local_folder(engine.model)
     except VaultvecError:

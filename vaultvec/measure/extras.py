@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vaultvec.cores import usable_cores
-from vaultvec.engines.base import Engine
+from vaultvec.engines.base import Engine, ignore
 from vaultvec.errors import VaultvecError
 from vaultvec.index import OLLAMA_DEFAULT
 from vaultvec.measure.results import Extra, ModelRow
@@ -152,13 +152,9 @@ def _seconds(engine: Engine, texts: Sequence[str]) -> float:
 
 def _embed_share(engines: Callable[..., Engine], settings: Settings, model: ModelSpec, texts: list[str]) -> float:
     """In a process of its own: seconds for these texts, loading not counted."""
-    engine = engines(settings, model, settings.models_dir, _silent)
+    engine = engines(settings, model, settings.models_dir, ignore)
     engine.warm_up()
     return _seconds(engine, texts)
-
-
-def _silent(line: str) -> None:
-    del line
 
 
 def try_models(trying: Trying) -> tuple[list[Extra], list[ModelRow]]:
