@@ -29,8 +29,10 @@ from vaultvec.engines.openai_answers import retry_after
 from vaultvec.engines.openai_engine import OpenAIEngine
 from vaultvec.engines.served_revision import revision_of
 from vaultvec.engines.server_address import parse_address
-from vaultvec.engines.server_engine import CHARACTER_BUDGET, Patience, ServerEngine, pack, refusal
+from vaultvec.engines.server_engine import CHARACTER_BUDGET, ServerEngine, pack
 from vaultvec.engines.server_models import base_name, with_prefixes
+from vaultvec.engines.server_patience import Patience
+from vaultvec.engines.server_refusals import refusal
 from vaultvec.engines.server_tokenizer import ServerTokenizer
 from vaultvec.errors import EngineError, ModelError, SettingsError
 from vaultvec.models import ModelSpec, resolve

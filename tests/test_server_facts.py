@@ -14,7 +14,8 @@ from protocol_server import DIM, vector
 
 from vaultvec.engines.ollama_engine import OllamaEngine
 from vaultvec.engines.openai_engine import OpenAIEngine
-from vaultvec.engines.server_engine import Patience, ServerEngine
+from vaultvec.engines.server_engine import ServerEngine
+from vaultvec.engines.server_patience import Patience
 from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec
 

@@ -17,7 +17,7 @@ from vaultvec.doctor import examine
 from vaultvec.engines import create_engine
 from vaultvec.engines.base import Engine
 from vaultvec.engines.openai_engine import OpenAIEngine
-from vaultvec.engines.server_engine import Patience
+from vaultvec.engines.server_patience import Patience
 from vaultvec.errors import EngineError, VaultvecError
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger

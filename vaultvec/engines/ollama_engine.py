@@ -13,18 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from vaultvec.engines.base import Notify
 from vaultvec.engines.server_address import Address, client_error, parse_address
-from vaultvec.engines.server_engine import (
-    CONNECT_SECONDS,
-    SAFE_CONTEXT,
-    UNKNOWN_CONTEXT,
-    Patience,
-    RequestRejected,
-    ServerAbsent,
-    ServerBusy,
-    ServerEngine,
-    refusal,
-)
+from vaultvec.engines.server_engine import CONNECT_SECONDS, UNKNOWN_CONTEXT, ServerEngine
 from vaultvec.engines.server_models import OLLAMA_NAMES
+from vaultvec.engines.server_patience import Patience
+from vaultvec.engines.server_refusals import RequestRejected, ServerAbsent, ServerBusy, refusal
 from vaultvec.errors import EngineError, ModelError
 from vaultvec.models import ModelSpec
 
@@ -36,6 +28,7 @@ if TYPE_CHECKING:
     from vaultvec.settings import Settings
 
 KEEP_ALIVE = "30m"  # so that the model is not unloaded while a long note is read; Ollama's own default is 5m
+SAFE_CONTEXT = 2048  # tokens: Ollama's num_batch; a longer text is refused by some versions whatever the model takes
 MAX_TEXTS = 256  # texts a request, when they are short
 STREAMS = 2  # Ollama embeds one text at a time whatever comes in: the second request only hides HTTP
 
@@ -134,7 +127,7 @@ class OllamaEngine(ServerEngine):
         """Context (tokens) and dim from /api/show; 0 for what an old server leaves out."""
         try:
             shown = self._fact(
-                lambda: self._call(lambda client: client.show(self.served_name), self.patience.load_seconds),
+                lambda: self._call(lambda client: client.show(self.served_name), self._retries.patience.load_seconds),
                 f"the context of {self.served_name}",
             )
         except ServerAbsent as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaultvec.engines.server_engine import RequestRejected
+from vaultvec.engines.server_refusals import RequestRejected
 
 if TYPE_CHECKING:
     import httpx

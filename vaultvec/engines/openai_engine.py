@@ -15,17 +15,10 @@ from vaultvec.engines.base import Notify
 from vaultvec.engines.openai_answers import context_of, json_of, message_of, retry_after, rows_of
 from vaultvec.engines.served_revision import revision_of
 from vaultvec.engines.server_address import Address, client_error, parse_address
-from vaultvec.engines.server_engine import (
-    CONNECT_SECONDS,
-    UNKNOWN_CONTEXT,
-    Patience,
-    RequestRejected,
-    ServerAbsent,
-    ServerBusy,
-    ServerEngine,
-    refusal,
-)
+from vaultvec.engines.server_engine import CONNECT_SECONDS, UNKNOWN_CONTEXT, ServerEngine
 from vaultvec.engines.server_models import base_name
+from vaultvec.engines.server_patience import Patience
+from vaultvec.engines.server_refusals import RequestRejected, ServerAbsent, ServerBusy, refusal
 from vaultvec.errors import EngineError, ModelError, SettingsError
 from vaultvec.models import ModelSpec
 

@@ -1,18 +1,17 @@
-"""What the engines behind an address share: a character budget, retries, bisection, the check of answers.
+"""What the engines behind an address share: a character budget, bisection, the check of answers.
 
 A server loses a whole array for one bad text, so a refused array is halved until the bad text stands alone.
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -23,6 +22,8 @@ from vaultvec.engines.request_pool import RequestPool
 from vaultvec.engines.served_revision import SAME_COSINE
 from vaultvec.engines.server_address import Address
 from vaultvec.engines.server_models import with_prefixes
+from vaultvec.engines.server_patience import Patience, Retries
+from vaultvec.engines.server_refusals import RequestRejected, ServerAbsent, ServerBusy, is_length
 from vaultvec.engines.server_tokenizer import ServerTokenizer
 from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec
@@ -30,49 +31,11 @@ from vaultvec.models import ModelSpec
 T = TypeVar("T")
 
 CHARACTER_BUDGET = 16_000  # characters a request: enough to hide HTTP, little enough to lose when it fails
-SAFE_CONTEXT = 2048  # tokens: Ollama's num_batch; a longer text is refused by some versions whatever the model takes
 UNKNOWN_CONTEXT = 512  # tokens, when neither the server nor the catalogue tells: what BERT models take
 CONNECT_SECONDS = 10.0
-OVERLOADED = (408, 409, 425, 429, 503)  # statuses that say: later
-LONGEST_WAIT = 60.0  # seconds that a Retry-After may ask for
 # Harmless text: if the server fails on it too, the fault is not in a note. Its vector tells models apart, and servers
 # that cut words otherwise: of one model, llama.cpp and infinity give the same vectors in English, not in Korean.
 PROBE = "A note about tea, née 차, written on 3 May. 정원에 대한 노트"
-# Words of servers that refuse a text for its length; those in the second row refuse it with a status of 500.
-TOO_LONG = ("context", "too long", "length", "tokens", "too large")
-TOO_LONG_500 = ("too large to process", "larger than the max context")  # llama.cpp
-
-
-class ServerBusy(Exception):
-    """The server may do it later: 429, 5xx, a timeout, a dropped connection. `wait` (s) is its Retry-After.
-
-    `overloaded`: it has too much to do, which is no text's fault; another failure may be.
-    """
-
-    def __init__(
-        self, reason: str, *, wait: float | None = None, timed_out: bool = False, overloaded: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.wait = wait
-        self.timed_out = timed_out
-        self.overloaded = overloaded
-
-
-class ServerAbsent(ServerBusy):
-    """Nobody listens at the address."""
-
-
-class RequestRejected(Exception):
-    """The server will not do it for these texts: 4xx, or an answer that cannot be right."""
-
-
-def refusal(status: int, reason: str, wait: float | None = None) -> ServerBusy | RequestRejected:
-    """What a status says: try again later, or not with these texts."""
-    text = reason.lower()
-    again = status in OVERLOADED or status >= 500
-    if again and not any(words in text for words in TOO_LONG_500):
-        return ServerBusy(reason, wait=wait, overloaded=status in OVERLOADED)
-    return RequestRejected(reason)
 
 
 class PartlyFailed(EngineError):
@@ -81,16 +44,6 @@ class PartlyFailed(EngineError):
     def __init__(self, result: BatchResult) -> None:
         super().__init__(f"a text could not be embedded: {result.failed[0][1]}")
         self.result = result
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to try: retries of a request, the first pause (s, doubled each time), and time allowed for the work."""
-
-    retries: int = 5
-    backoff: float = 0.5
-    load_seconds: float = 120.0  # for every request: the server may have to load the model first
-    slowest: float = 20.0  # characters a second of the slowest server worth waiting for (a 4B model on a CPU)
 
 
 def pack(lengths: Sequence[int], budget: int, max_count: int) -> Iterator[list[int]]:
@@ -105,10 +58,6 @@ def pack(lengths: Sequence[int], budget: int, max_count: int) -> Iterator[list[i
         total += length
     if run:
         yield run
-
-
-def _is_length(reason: str) -> bool:
-    return any(word in reason.lower() for word in TOO_LONG)
 
 
 class ServerEngine(Engine):
@@ -127,12 +76,10 @@ class ServerEngine(Engine):
         self.address = address
         self.device = address.url
         self.max_texts = max_texts  # texts a request
-        self.patience = patience
         self.notify = notify
-        self._seconds_per_character = 0.0  # measured; 0 = nothing measured yet
+        self._retries = Retries(patience)
         self._agreement_lock = threading.Lock()
         self._agreed = False
-        self._closed = threading.Event()
 
     @abstractmethod
     def _read_facts(self) -> None:
@@ -153,7 +100,7 @@ class ServerEngine(Engine):
 
     def close(self) -> None:
         """Requests that nobody waits for any more are not tried again."""
-        self._closed.set()
+        self._retries.end()
 
     def cut(self, items: Sequence[Encoded]) -> Iterator[Batch]:
         """One window, longest first, as one batch a request: what a server gets together is about equally long."""
@@ -193,13 +140,13 @@ class ServerEngine(Engine):
     def _embed_group(self, texts: list[str], probed: bool = False) -> tuple[Vectors, dict[int, str]]:
         """Vectors (n, dim) of one request, halved where it is refused, and the reason of each text that has none."""
         try:
-            rows = self._try(texts, retries=1 if probed else self.patience.retries)
+            rows = self._try(texts, retries=1 if probed else None)
             return self._agreeing(texts, rows), {}
         except (RequestRejected, ServerBusy) as error:
             reason = str(error)
             if len(texts) == 1:
                 self._raise_if_overloaded(error)
-            refused_for_count = isinstance(error, RequestRejected) and not _is_length(reason)
+            refused_for_count = isinstance(error, RequestRejected) and not is_length(reason)
             away = isinstance(error, ServerBusy) and not error.timed_out
         if not probed:
             self._probe(reason)  # patient: a text may have brought the server down, and it starts again
@@ -220,7 +167,7 @@ class ServerEngine(Engine):
     def _embed_shortened(self, text: str, reason: str) -> tuple[Vectors, dict[int, str]]:
         """A text refused alone: cut in half, up to four times, if its length is what the server minds; else failed."""
         for _ in range(4):
-            if len(text) < 2 or not _is_length(reason):
+            if len(text) < 2 or not is_length(reason):
                 break
             text = text[: len(text) // 2]
             try:
@@ -241,7 +188,7 @@ class ServerEngine(Engine):
     def _probe(self, reason: str) -> None:
         """Raises EngineError when the server fails on a harmless text too: then no text is to blame."""
         try:
-            self._try([PROBE], self.patience.retries)
+            self._try([PROBE])
         except (RequestRejected, ServerBusy) as error:
             raise EngineError(
                 f"{self.name} at {self.device} fails on every text ({reason or error}); what is embedded is kept: "
@@ -252,36 +199,23 @@ class ServerEngine(Engine):
     def _first_vector(self, served_name: str, advice: str) -> Vectors:
         """Vector (dim,) of the probe, from a server whose `dim` is not known yet."""
         try:
-            row: Vectors = self._try([PROBE], retries=self.patience.retries)[0]
+            row: Vectors = self._try([PROBE])[0]
         except (ServerBusy, RequestRejected) as error:
             raise EngineError(
                 f"the server at {self.device} does not embed with {served_name} ({error}); {advice}"
             ) from None
         return row
 
-    def _try(self, texts: Sequence[str], retries: int) -> Vectors:
-        """One request with retries. Vectors (n, dim), unit rows. Raises ServerBusy, RequestRejected, EngineError."""
+    def _try(self, texts: Sequence[str], retries: int | None = None) -> Vectors:
+        """One request and up to `retries` more: (n, dim), unit rows. Raises ServerBusy, RequestRejected, EngineError."""
 
         def once() -> Vectors:
             started = time.monotonic()
-            vectors = self._unit_rows(self._ask(texts, self._timeout(texts)), len(texts))
-            self._measure(texts, time.monotonic() - started)
+            vectors = self._unit_rows(self._ask(texts, self._retries.timeout(texts)), len(texts))
+            self._retries.took(texts, time.monotonic() - started)
             return vectors
 
-        return self._retried(once, retries)
-
-    def _retried(self, request: Callable[[], T], retries: int, *, running: bool = True) -> T:
-        """A request, made again while the server is busy. `running`: it was there, so it may be starting again."""
-        attempt = 0
-        while True:
-            try:
-                return request()
-            except ServerBusy as error:
-                hopeless = self._closed.is_set() or (isinstance(error, ServerAbsent) and not running)
-                if hopeless or attempt >= (min(1, retries) if error.timed_out else retries):
-                    raise
-                self._pause(attempt, error.wait)
-                attempt += 1
+        return self._retries.run(once, retries)
 
     def _fact(self, request: Callable[[], T], what: str) -> T:
         """What the server says of its model, asked for as patiently as a vector.
@@ -290,7 +224,7 @@ class ServerEngine(Engine):
         where nobody listens, EngineError for a server that stays busy.
         """
         try:
-            return self._retried(request, self.patience.retries, running=False)
+            return self._retries.run(request, running=False)
         except ServerAbsent:
             raise
         except ServerBusy as error:
@@ -298,21 +232,6 @@ class ServerEngine(Engine):
                 f"{self.name} at {self.device} does not tell {what} ({error}); look at the server's log, "
                 "then repeat the command"
             ) from None
-
-    def _pause(self, attempt: int, wait: float | None) -> None:
-        """Exponential backoff with jitter, or what Retry-After asks for, up to a minute."""
-        pause = self.patience.backoff * 2**attempt * random.uniform(0.75, 1.25) if wait is None else wait
-        self._closed.wait(min(max(pause, 0.0), LONGEST_WAIT))
-
-    def _timeout(self, texts: Sequence[str]) -> float:
-        """Seconds allowed: ten times what the measured speed says, or that of the slowest server worth waiting for."""
-        characters = sum(map(len, texts))
-        per_character = 10 * self._seconds_per_character or 1 / self.patience.slowest
-        return self.patience.load_seconds + characters * per_character
-
-    def _measure(self, texts: Sequence[str], seconds: float) -> None:
-        measured = seconds / max(1, sum(map(len, texts)))
-        self._seconds_per_character = max(measured, 0.9 * self._seconds_per_character)
 
     def _unit_rows(self, rows: Any, count: int) -> Vectors:
         """Check count, width, finiteness and length of what came back; rows are scaled to unit length."""
@@ -356,4 +275,4 @@ class ServerEngine(Engine):
                     )
         if self.max_texts > 1:
             return vectors
-        return np.concatenate([self._try([text], retries=self.patience.retries) for text in texts])
+        return np.concatenate([self._try([text]) for text in texts])
