@@ -224,6 +224,11 @@ def test_a_folder_written_as_a_path_is_named_by_its_absolute_path(
     assert resolve("nobody/nothing").name == "nobody/nothing"
 
 
+def test_a_home_folder_that_nobody_has_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        resolve_model(resolve("~no-such-user/model"), tmp_path / "models")
+
+
 def test_the_bundled_models_keep_the_fingerprints_of_the_indexes_made_with_them(tmp_path: Path) -> None:
     kept = {
         "all-MiniLM-L6-v2": "all-MiniLM-L6-v2-384-full-c6c9896c37bb",

@@ -125,7 +125,7 @@ def _absolute(name: str) -> str:
 
     A name without a separator stays: on a server it may be a model's, whatever lies in the current folder.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     written_as_path = any(sign in name for sign in ("/", "\\")) or name.startswith((".", "~"))
     holds_model = any((folder / file).is_file() for file in ("config.json", "modules.json"))
     return os.path.abspath(folder) if written_as_path and holds_model else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from vaultvec.engines.recipe import read_json
@@ -22,7 +23,7 @@ def local_folder(model: ModelSpec) -> Path | None:
     """The folder of a model that is on this machine, bundled or the user's own; None for a name of a hub."""
     if model.package:
         return weights_path(model).parent
-    folder = Path(model.name).expanduser()
+    folder = Path(os.path.expanduser(model.name))  # Path.expanduser raises where there is no such user
     return folder if folder.is_dir() else None
 
 

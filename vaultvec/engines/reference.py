@@ -12,8 +12,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from vaultvec.engines.model_folder import local_folder
 from vaultvec.errors import ModelError
-from vaultvec.models import L6, ModelSpec, weights_path
+from vaultvec.models import L6, ModelSpec
 
 SUPPORTED = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 _patching = Lock()
@@ -23,10 +24,7 @@ def reference_source(model: ModelSpec) -> str:
     """What sentence-transformers loads: the bundled folder, a local one, or the model's name."""
     if model.kind != "transformer":
         raise ModelError(f"{model.name} has no sentence-transformers form; choose for example {L6}")
-    if model.package:
-        return str(weights_path(model).parent)
-    folder = Path(model.name).expanduser()
-    return str(folder) if folder.is_dir() else model.name
+    return str(local_folder(model) or model.name)
 
 
 def load_reference(model: ModelSpec, device: str | None = "cpu") -> Any:
