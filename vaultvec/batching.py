@@ -23,7 +23,7 @@ def plan_batches(
     `start_cost` is what starting a batch costs, in tokens: then the cuts are those with the least padding and starts in all;
     None fills each batch.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # equal ones stay in their order
     sizes = [lengths[i] for i in order]
     cuts = _full(sizes, token_budget, max_count)
     if start_cost is not None:

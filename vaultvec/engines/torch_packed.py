@@ -149,8 +149,7 @@ def _positions(ids: TokenIds, offsets: TokenIds, first: int) -> TokenIds:
     """
     lengths = np.diff(offsets)
     positions: TokenIds = np.arange(len(ids), dtype=np.int32) - np.repeat(offsets[:-1] - np.int32(first), lengths)
-    padding = ids == first - 1
-    if first and padding.any():
+    if first and (padding := ids == first - 1).any():
         before = np.concatenate([[0], np.cumsum(padding)])  # padding tokens before each token of the batch
         skipped = before[:-1] - np.repeat(before[offsets[:-1]], lengths)
         positions = np.where(padding, first - 1, positions - skipped).astype(np.int32)
