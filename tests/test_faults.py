@@ -261,6 +261,27 @@ def test_a_damaged_ledger_is_told_put_aside_and_made_anew(scene: Scene, damage: 
     scene.check()
 
 
+def test_a_damaged_ledger_gives_the_vectors_of_both_its_models(tmp_path: Path) -> None:
+    vault, settings = tmp_path / "vault", fake_settings(tmp_path / "data", embedding_model="auto")
+    vault.mkdir()
+    for i in range(60):
+        text = "We read books in the library in winter." if i % 2 else "겨울에는 도서관에서 책을 읽고 편지를 쓴다."
+        (vault / f"{i}.md").write_text(f"{text} {i}", encoding="utf-8")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    ledger = current_index(settings, vault) / "ledger.sqlite3"
+    db = sqlite3.connect(ledger)
+    root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_vectors_1'").fetchone()[0]
+    assert db.execute("SELECT count(*) FROM models").fetchone() == (2,)
+    db.close()
+    data = bytearray(ledger.read_bytes())
+    data[(root - 1) * 4096 : root * 4096] = random.Random(1).randbytes(4096)
+    ledger.write_bytes(data)
+    rebuild(settings, vault)
+    engines = FakeEngines()
+    index_vault(settings, vault, hooks=Hooks(engines=engines))
+    assert engines.texts == []
+
+
 def test_an_empty_file_in_place_of_the_ledger(scene: Scene) -> None:
     scene.ledger.write_bytes(b"")
     with pytest.raises(LedgerError, match="rebuild"):

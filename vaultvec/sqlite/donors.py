@@ -40,8 +40,7 @@ class Donors:
 
 
 class _Donor:
-    """One ledger. Its index of hashes is asked first; once that fails, the rows themselves are gone through, one
-    time."""
+    """One ledger. Its index of hashes is asked first; once that fails, the rows themselves are gone through, once."""
 
     def __init__(self, path: Path) -> None:
         self.db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
@@ -51,7 +50,7 @@ class _Donor:
         except BaseException:
             self.db.close()
             raise
-        self._rows: dict[bytes, int] | None = None
+        self._rows: dict[tuple[int, bytes], int] | None = None  # (model, hash) → row number
 
     def read(self, model: int, hashes: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         """(hash, vector) of those that can be read."""
@@ -62,14 +61,14 @@ class _Donor:
                     (model, *hashes),
                 ).fetchall()
             except sqlite3.Error:
-                self._rows = self._salvage(model)
+                self._rows = self._salvage()
         rows = self._rows
-        found = [(digest, self._vector(rows[digest])) for digest in hashes if digest in rows]
+        found = [(digest, self._vector(rows[model, digest])) for digest in hashes if (model, digest) in rows]
         return [(digest, blob) for digest, blob in found if blob]
 
-    def _salvage(self, model: int) -> dict[bytes, int]:
-        """Row numbers by hash, for every row that can be reached without the index."""
-        rows: dict[bytes, int] = {}
+    def _salvage(self) -> dict[tuple[int, bytes], int]:
+        """Every row that can be reached without the index."""
+        rows: dict[tuple[int, bytes], int] = {}
         last = failures = 0
         while failures < GIVE_UP:
             before = last
@@ -77,11 +76,10 @@ class _Donor:
                 cursor = self.db.execute(
                     "SELECT rowid, model, hash FROM vectors NOT INDEXED WHERE rowid > ? ORDER BY rowid", (last,)
                 )
-                for number, row_model, digest in cursor:
+                for number, model, digest in cursor:
                     if number > last:  # a broken page shows rows that were not asked for
                         last = int(number)
-                        if row_model == model and isinstance(digest, bytes):
-                            rows[digest] = last
+                        rows[model, digest] = last
                 return rows
             except sqlite3.Error:
                 failures = 0 if last > before else failures + 1
