@@ -90,6 +90,36 @@ def test_what_changes_before_the_watcher_is_up_is_seen(tmp_path: Path) -> None:
         wait_until(lambda: "b.md" in notes_of(settings, vault))
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        RuntimeError("Error creating recommended watcher: Too many open files (os error 24)"),
+        OSError('OS file watch limit reached. about ["/v"] (Error { kind: MaxFilesWatch, paths: ["/v"] })'),
+        PermissionError('Permission denied (os error 13) about ["/v/private"]'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_vault_that_the_system_cannot_watch_is_looked_at_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    def refuse(*_: object, **__: object) -> Iterator[set[tuple[int, str]]]:
+        raise refusal
+        yield set()
+
+    monkeypatch.setattr("watchfiles.watch", refuse)
+    monkeypatch.setattr(watching_module, "POLL_SECONDS", 0.1)
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), list[str]()
+    vault.mkdir()
+    (vault / "a.md").write_text("The first note.", encoding="utf-8")
+    (vault / "large.md").write_bytes(b"\x00" * 100)
+    with watching(settings, vault, lines):
+        (vault / "b.md").write_text("The second note.", encoding="utf-8")
+        wait_until(lambda: {"a.md", "b.md"} <= notes_of(settings, vault))
+        time.sleep(0.5)
+    assert [line for line in lines if "looked at every" in line and "Error {" not in line]
+    assert sum("large.md" in line for line in lines) <= 1, lines
+
+
 def test_a_new_list_of_excluded_files_is_heeded(tmp_path: Path) -> None:
     vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
     for folder in (".obsidian", "Hidden"):
@@ -132,6 +162,7 @@ def test_it_goes_on_when_the_data_folder_can_be_written_again(tmp_path: Path) ->
     vault.mkdir()
     (vault / "a.md").write_text("first")
     with watching(settings, vault, lines):
+        time.sleep(1.0)  # the run for what changed before the watcher was up makes its folder again
         indexes, aside = settings.data_dir / "vaults", tmp_path / "aside"
         indexes.rename(aside)
         indexes.write_text("a file where the folder was")

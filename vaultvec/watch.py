@@ -17,6 +17,9 @@ from vaultvec.vault import NOTE_SUFFIXES, Exclusions, open_vault
 
 RETRY_SECONDS = 5.0  # after a run that failed: another process had the lock, the vault was away, the disk was full
 LONGEST_RETRY = 60.0  # seconds; twice as long after each failure in a row, up to this; then it is told again
+POLL_SECONDS = (
+    30.0  # between two looks at the notes where the system does not tell of changes; a look takes 1 to 4 s at the most
+)
 RESTS = 5  # times as long as it took, at the least: a model that cannot be prepared costs a minute of work each time
 APP_JSON = ".obsidian/app.json"  # holds the list of excluded files
 _FILE_ENDING = re.compile(r"\.(?=.*[A-Za-z])[A-Za-z0-9]{1,8}")  # of a file; "1. Projects" and "v1.2" are folders
@@ -39,8 +42,7 @@ def watch(
     """Index once, then after each change, `debounce` seconds after the last of a burst. Returns when `stop` is set.
 
     What goes wrong in one run is told, and watching goes on: the run is tried again until it succeeds, which is told
-    too. Raises VaultError when the vault is not there to begin with, SettingsError for a debounce that cannot
-    be.
+    too. Raises VaultError when the vault is not there to begin with, SettingsError for a debounce that cannot be.
     """
     if not 0.05 <= debounce <= 3600:
         raise SettingsError(f"--debounce is {debounce:g}, expected 0.05 to 3600 seconds")
@@ -51,7 +53,7 @@ def watch(
     notify(f"watching {folder}; Ctrl-C ends it")
     while not stop.is_set():
         unseen = True  # what changed before the watcher was up
-        for changed in _changes(folder, settings, debounce, stop, retry_s):
+        for changed in _changes(folder, settings, debounce, stop, retry_s, notify):
             if stop.is_set():
                 return
             if changed or unseen or runs.due():
@@ -72,6 +74,7 @@ class _Runs:
         self._next = 0.0
         self._told = ""
         self._told_at = 0.0
+        self._unread: list[tuple[str, str]] = []
 
     def due(self) -> bool:
         """Whether the last run failed, long enough ago."""
@@ -96,7 +99,10 @@ class _Runs:
                 f"{report.notes_indexed} notes indexed, {report.notes_deleted} deleted, {report.chunks_embedded} texts "
                 f"embedded in {report.seconds:.1f} s"
             )
-        for path, reason in report.notes_failed[:5]:
+        if report.notes_failed == self._unread:
+            return
+        self._unread = report.notes_failed
+        for path, reason in self._unread[:5]:
             self._hooks.notify(f"not indexed: {reason if path in reason else f'{path}: {reason}'}")
 
     def _fail(self, line: str, began: float) -> None:
@@ -109,9 +115,11 @@ class _Runs:
             self._told, self._told_at = line, now
 
 
-def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.Event, retry_s: float) -> Iterator[bool]:
+def _changes(
+    vault: Path, settings: Settings, debounce: float, stop: threading.Event, retry_s: float, notify: Notify
+) -> Iterator[bool]:
     """True after a burst of changes that may concern notes, False every `retry_s` without one. Ends when the vault is
-    away."""
+    away. Where the system does not tell of changes there may always have been one."""
     from watchfiles import watch as watch_files
 
     exclusions = [exclusions_of(settings, vault)]
@@ -131,6 +139,11 @@ def _changes(vault: Path, settings: Settings, debounce: float, stop: threading.E
                 return
     except FileNotFoundError:
         return
+    except (OSError, RuntimeError) as error:  # a folder that may not be read, no watches left, too many watchers
+        reason = str(error).partition(" (Error {")[0]
+        notify(f"the system cannot watch this vault ({reason}); it is looked at every {POLL_SECONDS:.0f} s instead")
+        while not stop.wait(POLL_SECONDS) and vault.is_dir():
+            yield True
 
 
 def concerns_notes(vault: Path, path: Path, exclusions: Exclusions) -> bool:
