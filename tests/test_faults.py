@@ -187,6 +187,25 @@ def test_a_file_in_place_of_the_data_folder(scene: Scene) -> None:
     one_line(caught.value)
 
 
+@pytest.mark.parametrize("notes", [60, 300], ids=["writer in a thread", "writer in a process"])
+def test_an_index_that_is_removed_while_it_is_written_is_told(notes: int, tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", notes, seed=5), fake_settings(tmp_path / "data")
+    seen = 0
+
+    def remove(_: Batch, vectors: Vectors) -> Vectors:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            shutil.rmtree(settings.vault_dir(vault), ignore_errors=True)
+        return vectors
+
+    with pytest.raises(LedgerError, match="was removed or replaced while it was written") as caught:
+        index_vault(settings, vault, hooks=Hooks(engines=FakeEngines(forward=remove, token_budget=256)))
+    one_line(caught.value)
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    assert_whole(state_of(settings, vault))
+
+
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -18,6 +18,7 @@ class LedgerFile:
         self.path = path
         self.readonly = readonly
         self.db = connect(path, readonly)
+        self._file = identity(path)
 
     def close(self) -> None:
         """Close the file; the last connection folds the write-ahead log into it."""
@@ -30,6 +31,10 @@ class LedgerFile:
         self.close()
         if isinstance(error, sqlite3.Error):
             raise ledger_error(error, self.path) from error
+
+    def in_place(self) -> bool:
+        """Whether the file that was opened still lies under its name. SQLite goes on writing to one that was removed."""
+        return identity(self.path) == self._file
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -103,3 +108,12 @@ class LedgerFile:
         except sqlite3.Error as error:
             return str(error)
         return "" if found == "ok" else found
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """(device, inode) of a file or folder, None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

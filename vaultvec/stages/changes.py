@@ -15,6 +15,7 @@ class Changes:
 
     files: tuple[NoteFile, ...]  # to read, newest first
     gone: tuple[str, ...]
+    arrived: int  # notes that the ledger does not know
     total: int
     unchanged: int
     unreadable: tuple[tuple[str, str], ...]
@@ -41,4 +42,5 @@ def find_changes(
     changed = [file for file in files if full or file.path not in stored or not stored[file.path].unchanged(file)]
     picked = changed if limit is None else changed[:limit]
     unchanged = len(files) - len(changed)
-    return Changes(tuple(picked), gone, len(files), unchanged, tuple(unreadable))
+    arrived = sum(file.path not in stored for file in files)
+    return Changes(tuple(picked), gone, arrived, len(files), unchanged, tuple(unreadable))
