@@ -23,7 +23,7 @@ from vaultvec.datatypes import Batch, Note, NoteFile, Vectors
 from vaultvec.errors import BatchTooLarge, EngineError, LedgerError, StoreDamaged, VaultError, VaultvecError
 from vaultvec.index import current_index
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import open_searcher, rebuild
+from vaultvec.session import open_searcher, read_status, rebuild
 from vaultvec.sqlite import schema
 from vaultvec.stages import reading
 from vaultvec.store import ChromaStore
@@ -299,6 +299,35 @@ def test_a_damaged_ledger_gives_the_vectors_of_both_its_models(tmp_path: Path) -
     engines = FakeEngines()
     index_vault(settings, vault, hooks=Hooks(engines=engines))
     assert engines.texts == []
+
+
+@pytest.mark.parametrize("key", ["unread", "boilerplate"])
+@pytest.mark.parametrize("junk", ['{"no', "[5]", "5", '{"lines": 5}'])
+def test_a_fact_that_cannot_be_read_is_a_missing_one(scene: Scene, key: str, junk: str) -> None:
+    db = sqlite3.connect(scene.ledger)
+    db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (key, junk))
+    db.commit()
+    db.close()
+    assert scene.answers()
+    assert read_status(scene.settings, scene.vault).failed == []
+    searcher = open_searcher(scene.settings, scene.vault)
+    assert searcher.search("zzz", 3, "keyword").results == []
+    searcher.close()
+    assert scene.index() == 0
+    scene.check()
+
+
+def test_a_note_s_fields_that_cannot_be_read_are_damage(scene: Scene) -> None:
+    db = sqlite3.connect(scene.ledger)
+    db.execute("UPDATE notes SET tags = '[' WHERE id = (SELECT min(id) FROM notes)")
+    db.commit()
+    db.close()
+    assert "python main.py rebuild" in told_by(scene.answers)
+    lines: list[str] = []
+    assert rebuild(scene.settings, scene.vault, lines.append) == 0
+    assert "it lies aside" in lines[-2]
+    assert scene.index() == 0
+    scene.check()
 
 
 def test_an_empty_file_in_place_of_the_ledger(scene: Scene) -> None:

@@ -47,18 +47,26 @@ def vault_boilerplate(ledger: Ledger, files: Sequence[NoteFile], renew: bool) ->
     `renew` (every note is read again anyway), and when the vault has doubled. Where they changed, every note is marked to
     be read again.
     """
-    kept = json.loads(ledger.meta("boilerplate") or '{"notes": 0, "lines": []}')
-    known = frozenset(kept["lines"])
-    if not renew and len(files) < 2 * kept["notes"]:
+    known, notes = kept_boilerplate(ledger)
+    if not renew and len(files) < 2 * notes:
         return known, False
     found = find_boilerplate(files)
     changed = found != known
     with ledger.transaction():
-        if changed and kept["notes"]:
+        if changed and notes:
             ledger.read_again(ledger.notes())
         value = {"notes": len(files), "lines": sorted(found)}
         ledger.set_meta("boilerplate", json.dumps(value, ensure_ascii=False))
     return found, changed
+
+
+def kept_boilerplate(ledger: Ledger) -> tuple[frozenset[str], int]:
+    """(lines, how many notes the vault had when they were found); none and 0 of an index that has not looked."""
+    try:
+        kept = json.loads(ledger.meta("boilerplate"))
+        return frozenset(map(str, kept["lines"])), int(kept["notes"])
+    except (ValueError, TypeError, KeyError):
+        return frozenset(), 0  # a broken list is a missing one
 
 
 def boilerplate_line(lines: frozenset[str]) -> str:

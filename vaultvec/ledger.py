@@ -20,10 +20,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vaultvec.datatypes import Chunk, Note, NoteFile, TokenIds, chunk_id
+from vaultvec.errors import LedgerDamaged
 from vaultvec.keywords import KEYWORDS_VERSION, index_terms
 from vaultvec.sqlite.donors import Donors, is_unit_vector
 from vaultvec.sqlite.queues import PAGE, Queues, pages
-from vaultvec.sqlite.schema import KEYWORDS_TABLE
+from vaultvec.sqlite.schema import KEYWORDS_TABLE, damaged_line
 
 INSERT_KEYWORDS = "INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)"
 TITLE_CHARS = 500  # of a title, which stands in the keyword row of every chunk of its note
@@ -121,7 +122,10 @@ class Ledger(Queues):
 
     def unread(self) -> dict[str, tuple[str, int, int]]:
         """Path → (reason, size, mtime_ns) of the notes that the last whole run could not read."""
-        return {row[0]: (row[1], row[2], row[3]) for row in json.loads(self.meta("unread") or "[]")}
+        try:
+            return {path: (reason, size, mtime) for path, reason, size, mtime in json.loads(self.meta("unread"))}
+        except (ValueError, TypeError):
+            return {}  # a broken list is a missing one: the next run writes it
 
     def apply_note(
         self, file: NoteFile, digest: bytes, note: Note, chunks: Sequence[Chunk], models: Sequence[ModelRow]
@@ -296,7 +300,7 @@ class Ledger(Queues):
             count, last, names = 0, "", ("", "")
             for number, slot, path, title, tags, aliases, heading, text, context in rows:
                 if path != last:
-                    last, names = path, _names(path, title, json.loads(tags), json.loads(aliases))
+                    last, names = path, _names(path, title, from_json(tags), from_json(aliases))
                 self.db.execute(INSERT_KEYWORDS, (number, *_terms(slot, names, heading, text[context:])))
                 count += 1
             self.set_meta("keywords_version", str(KEYWORDS_VERSION))
@@ -324,3 +328,11 @@ def _terms(slot: int, names: tuple[str, str], heading: str, body: str) -> tuple[
 
 def _json(values: Sequence[str]) -> str:
     return json.dumps(values, ensure_ascii=False)
+
+
+def from_json(value: str) -> tuple[str, ...]:
+    """A note's tags, aliases or links. Raises LedgerDamaged for what `_json` did not write."""
+    try:
+        return tuple(json.loads(value))
+    except (ValueError, TypeError) as error:
+        raise LedgerDamaged(damaged_line("ledger.sqlite3", "a note's tags, aliases or links cannot be read")) from error

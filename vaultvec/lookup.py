@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vaultvec.datatypes import Vectors, chunk_id
 from vaultvec.errors import QueryError
-from vaultvec.ledger import Ledger
+from vaultvec.ledger import Ledger, from_json
 from vaultvec.sqlite.schema import KEYWORDS_TABLE
 
 # Weight of a match in title, heading, tags and aliases, body (BM25F-like). Tuned on the "tune" half of benchmarks/eval.
@@ -206,11 +206,7 @@ def export_rows(ledger: Ledger, model: int, dim: int) -> tuple[list[str], list[s
 
 def _note(row: tuple[int, str, str, str, str, str, int]) -> NoteRow:
     number, path, title, tags, aliases, links, mtime = row
-    return NoteRow(number, path, title, _texts(tags), _texts(aliases), _texts(links), mtime)
-
-
-def _texts(value: str) -> tuple[str, ...]:
-    return tuple(json.loads(value))
+    return NoteRow(number, path, title, from_json(tags), from_json(aliases), from_json(links), mtime)
 
 
 def _pages(values: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vaultvec.boilerplate import kept_boilerplate
 from vaultvec.keywords import KeywordQuery, index_terms, parts, shown
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import (
@@ -127,7 +127,7 @@ class WordIndex:
     def left_out(self, terms: Sequence[str]) -> list[str]:
         """The words that stand nowhere but in the vault's boilerplate, which is not indexed."""
         missing = [term for term in terms if not self._count(term)]
-        lines = json.loads(self._ledger.meta("boilerplate") or "{}").get("lines", []) if missing else []
+        lines = kept_boilerplate(self._ledger)[0] if missing else frozenset()
         known = {term for line in lines for term in index_terms(line.casefold()).split()}
         return [shown(term) for term in missing if known.issuperset(term.strip('"*').split())]
 
