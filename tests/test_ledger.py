@@ -130,6 +130,9 @@ def test_a_page_of_a_queue_costs_the_same_however_much_waits(ledger: Ledger) -> 
     ledger.requeue(MODEL.id, (f"b.md#{n:04d}" for n in range(4000)))
     many = page()
     assert max(many) < max(few) + 10
+    other = ledger.register_model("other-model", "other", MODEL.dim)
+    assert steps(lambda: ledger.has_pending(other)) <= 1  # whatever waits for the first one
+    assert [ledger.has_pending(), ledger.has_pending(MODEL.id), ledger.has_pending(other)] == [True, True, False]
 
 
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:

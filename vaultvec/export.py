@@ -48,7 +48,7 @@ def export(settings: Settings, vault: Path, target: Path, model: str = "") -> Ex
             raise QueryError(f"the index has no vectors of {wanted}; --model takes {' or '.join(names)}")
         number, _, _, dim = models[names.index(wanted)]
         ids, paths, texts, vectors = export_rows(ledger, number, dim)
-        pending = int(ledger.db.execute("SELECT count(*) FROM pending WHERE model = ?", (number,)).fetchone()[0])
+        pending = ledger.pending_size(number)
     temporary = target.with_name(target.name + ".tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as file:

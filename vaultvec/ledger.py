@@ -244,7 +244,7 @@ class Ledger(Queues):
             notes=one("SELECT count(*) FROM notes"),
             chunks=chunks,
             embedded=chunks - waiting,
-            pending=one("SELECT count(*) FROM pending"),
+            pending=self.pending_size(),
             failed=one("SELECT count(*) FROM pending WHERE failure IS NOT NULL"),
         )
 

@@ -189,7 +189,7 @@ class _Run:
     ) -> None:
         """Read, embed and store, side by side. Nothing is started when there is nothing to do."""
         models = self._model_rows(ledger, choice.models)
-        most = max(len(changes.files), ledger.counts().pending, ledger.outbox_size())
+        most = max(len(changes.files), ledger.pending_size(), ledger.outbox_size())
         torn = unfinished(index.chroma)
         other = exists(index.chroma) and not stamped(ledger, index.chroma)
         if not (most or torn or other):

@@ -69,7 +69,7 @@ def query_engine(settings: Settings, model: ModelSpec, notify: Notify) -> Engine
 
 def coverage_remark(searcher: Searcher) -> str:
     """A line when semantic search cannot find everything yet; "" when it can."""
-    if not searcher.ledger.db.execute("SELECT 1 FROM pending LIMIT 1").fetchone():
+    if not searcher.ledger.has_pending():
         return ""
     counts = searcher.ledger.counts()
     return (

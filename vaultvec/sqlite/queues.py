@@ -23,6 +23,16 @@ class Queues(LedgerFile):
 
     # ── the queue of texts ───────────────────────────────────────────────────────────────────────────────────────────
 
+    def has_pending(self, model: int | None = None) -> bool:
+        """Whether any text waits for this model, or for any."""
+        clause, values = _of(model)  # by the index: whatever waits for another model is not looked at
+        return self.db.execute(f"SELECT 1 FROM pending{clause} LIMIT 1", values).fetchone() is not None
+
+    def pending_size(self, model: int | None = None) -> int:
+        """Texts that wait for this model, or for any."""
+        clause, values = _of(model)
+        return int(self.db.execute(f"SELECT count(*) FROM pending{clause}", values).fetchone()[0])
+
     def take_pending(self, model: int, after: int, limit: int) -> list[tuple[int, bytes, Encoded]]:
         """The next texts to embed, oldest request first: (queue id, content hash, text with token ids)."""
         rows = self.db.execute(
@@ -73,7 +83,7 @@ class Queues(LedgerFile):
 
     def outbox_size(self, model: int | None = None) -> int:
         """Rows of Chroma that must still be written or removed."""
-        clause, values = ("", ()) if model is None else (" WHERE model = ?", (model,))
+        clause, values = _of(model)
         return int(self.db.execute(f"SELECT count(*) FROM outbox{clause}", values).fetchone()[0])
 
     def take_outbox(self, model: int, limit: int) -> list[tuple[int, str]]:
@@ -122,6 +132,10 @@ class Queues(LedgerFile):
 
     def _to_outbox(self, model: int, chunks: Iterable[str]) -> None:
         self.db.executemany("INSERT OR REPLACE INTO outbox(model, chunk) VALUES(?, ?)", [(model, c) for c in chunks])
+
+
+def _of(model: int | None) -> tuple[str, tuple[int, ...]]:
+    return ("", ()) if model is None else (" WHERE model = ?", (model,))
 
 
 def pages(values: Sequence[bytes], size: int) -> Iterator[tuple[bytes, ...]]:

@@ -95,7 +95,7 @@ class Embedding:
         """Wait until there is something to embed, or until it is certain that there is not."""
         while True:
             alive = self.reader.is_alive()
-            if self.ledger.take_pending(row.id, 0, 1):
+            if self.ledger.has_pending(row.id):
                 return True
             if not alive:
                 self.check()
@@ -175,7 +175,7 @@ class Embedding:
 
     def _show(self, rows_waiting: int = 0) -> None:
         state, done = self.reader.state, self.report.chunks_embedded
-        waiting = int(self.ledger.db.execute("SELECT count(*) FROM pending").fetchone()[0])
+        waiting = self.ledger.pending_size()
         seconds = time.perf_counter() - self.first_batch if self.first_batch else 0.0
         self.progress(
             Progress(state.read, len(self.reader.files), done, done + waiting, self.report.tokens, seconds, rows_waiting)
