@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_engine import FakeEngines, fake_settings
 from protocol_server import DIM, POISON, vector
 
 from vaultvec.doctor import examine
@@ -125,6 +126,17 @@ def test_another_engine_says_what_made_the_index(settings: Settings, vault: Path
     index_vault(settings, vault)
     with pytest.raises(VaultvecError, match="ollama"):
         open_searcher(replace(settings, engine="auto"), vault)
+
+
+def test_a_server_asked_for_over_an_index_that_another_one_gave_its_vectors(tmp_path: Path) -> None:
+    (tmp_path / "vault").mkdir()
+    (tmp_path / "vault" / "a.md").write_text("Water the basil in the morning.", encoding="utf-8")
+    here = fake_settings(tmp_path / "data")
+    for settings in (here, replace(here, min_chunk_tokens=8)):  # the second embeds nothing, so it notes no engine
+        index_vault(settings, tmp_path / "vault", hooks=Hooks(engines=FakeEngines()))
+    with pytest.raises(VaultvecError, match=r'made here, without a server, config\.py says ENGINE = "ollama"'):
+        open_searcher(replace(settings, engine="ollama"), tmp_path / "vault")
+    open_searcher(settings, tmp_path / "vault").close()
 
 
 def test_the_benchmark_has_a_row_for_ollama(tmp_path: Path, url: str) -> None:

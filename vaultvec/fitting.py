@@ -41,7 +41,7 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
             f'PRECISION is "{settings.precision}", the vectors are {"int8" if precision == "full" else "full"}'
         )
     asked = settings.engine if settings.engine in SERVERS else ""
-    made_by = _server_of(settings, ledger, [fingerprint for _, fingerprint, _, _ in models])
+    made_by = _server_in_name(settings, ledger)
     if made_by is None:
         found.append(f"CHUNK_TOKENS {settings.chunk_tokens} or MIN_CHUNK_TOKENS {settings.min_chunk_tokens} is new")
     elif made_by != asked:
@@ -49,9 +49,18 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
     return found
 
 
-def _server_of(settings: Settings, ledger: Ledger, fingerprints: Sequence[str]) -> str | None:
-    """The server whose vectors the index was named for, "" for none; None where it was cut into chunks of other sizes."""
-    name = ledger.path.parent.name
+def made_by_server(settings: Settings, ledger: Ledger) -> str:
+    """The server whose vectors an index holds, "" where they were made here."""
+    named = _server_in_name(settings, ledger)
+    if named is None:
+        engine = ledger.meta("engine")  # missing where every vector was another index's
+        return engine if engine in SERVERS else ""
+    return named
+
+
+def _server_in_name(settings: Settings, ledger: Ledger) -> str | None:
+    """The server that the index was named for, "" for none; None where it was cut into chunks of other sizes."""
+    name, fingerprints = ledger.path.parent.name, [fingerprint for _, fingerprint, _, _ in ledger.models()]
     return next(
         (server for server in ("", *SERVERS) if name.endswith(index_digest(settings, fingerprints, server))), None
     )

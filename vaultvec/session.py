@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -12,7 +14,7 @@ from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerDamaged, LedgerError, VaultError
-from vaultvec.fitting import difference_line, excluded_line
+from vaultvec.fitting import difference_line, excluded_line, made_by_server
 from vaultvec.index import current_index, exclusions_of, writer_lock
 from vaultvec.ledger import Ledger, StoredNote
 from vaultvec.models import ModelSpec, resolve
@@ -31,11 +33,12 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
     folder = current_index(settings, vault)
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
     with ledger.errors_told():
-        made_by, models = ledger.meta("engine"), ledger.models()
-    if (made_by in SERVERS or settings.engine in SERVERS) and made_by and made_by != settings.engine:
+        made_by, models = made_by_server(settings, ledger), ledger.models()
+    if models and made_by != (settings.engine if settings.engine in SERVERS else ""):
+        said = f'with ENGINE = "{made_by}"' if made_by else "here, without a server"
         raise LedgerError(
-            f'this index was made with ENGINE = "{made_by}", config.py says "{settings.engine}"; set it back, '
-            "or run: python main.py index"
+            f'this index was made {said}, config.py says ENGINE = "{settings.engine}"; set it back, or run: '
+            "python main.py index"
         )
     slots = [_slot(settings, row, notify) for row in models]
     return Searcher(ledger, slots, vault, backend=settings.search_backend, chroma=folder / "chroma")
@@ -170,12 +173,13 @@ def _same_content(file: NoteFile, known: StoredNote | None) -> bool:
 
 
 def _size(folder: Path) -> int:
-    """Bytes on disk, holes of sparse files not counted."""
+    """Bytes on disk, holes of sparse files not counted. What a run removes meanwhile counts nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        if path.is_file():
-            stat = path.stat()
-            total += getattr(stat, "st_blocks", 0) * 512 or stat.st_size
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                stat = os.stat(os.path.join(parent, name))
+                total += getattr(stat, "st_blocks", 0) * 512 or stat.st_size
     return total
 
 
