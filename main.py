@@ -37,6 +37,8 @@ def run_index(settings: Settings, args: argparse.Namespace) -> int:
     if args.baseline:
         from obsidian_processor import ObsidianProcessor
 
+        if args.full:
+            console.say("--baseline embeds every note anew each time; --full adds nothing to it")
         report = ObsidianProcessor(settings, vault, notify=console.say).process_all_files(limit=args.limit)
     else:
         from obsidian_processor_optimized import OptimizedObsidianProcessor

@@ -8,7 +8,6 @@ Chunks are cut by the same chunker, so ids and vectors can be compared with obsi
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable
@@ -20,15 +19,13 @@ from embeddings import EmbeddingModel
 from vaultvec.boilerplate import find_boilerplate
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
-from vaultvec.errors import VaultError
 from vaultvec.index import choose_models, exclusions_of, writer_lock
-from vaultvec.ledger import Ledger, ModelRow
+from vaultvec.ledger import Ledger, ModelRow, content_hash
 from vaultvec.memory import peak_rss_mb
 from vaultvec.models import L6, resolve
 from vaultvec.monitor import blocking_check
-from vaultvec.notes import parse_note, read_bytes
 from vaultvec.settings import Settings
-from vaultvec.stages.reading import chunker_spec
+from vaultvec.stages.reading import chunker_spec, read_and_chunk
 from vaultvec.store import ChromaStore, discard
 from vaultvec.vault import open_vault, walk
 
@@ -83,18 +80,15 @@ class ObsidianProcessor:
         store: ChromaStore,
     ) -> None:
         """One note: a call per chunk (bottleneck 1), then a write to the store (as many writes as files)."""
-        try:
-            data = read_bytes(file)
-            note = parse_note(file.path, data)
-        except VaultError as error:
-            self.report.notes_failed.append((file.path, str(error)))
+        read = read_and_chunk(file, b"", chunker)
+        if read.note is None:
+            self.report.notes_failed.append((file.path, read.reason))
             return
-        chunks = chunker.chunk(note)
-        vectors = [self._embed(chunk, embedder) for chunk in chunks]
-        digest = hashlib.blake2b(data, digest_size=16).digest()
-        ledger.apply_note(file, digest, note, chunks, [row])
-        if chunks:
-            self._save(chunks, np.concatenate(vectors), ledger, row, store)
+        vectors = [self._embed(chunk, embedder) for chunk in read.chunks]
+        ledger.apply_note(file, read.digest, read.note, read.chunks, [row])
+        if vectors:
+            ledger.save_vectors(row.id, [content_hash(c.text) for c in read.chunks], np.concatenate(vectors))
+            store.sync(ledger, row.id, BATCH)
         self.report.notes_indexed += 1
 
     def _embed(self, chunk: Chunk, embedder: EmbeddingModel) -> Vectors:
@@ -106,12 +100,6 @@ class ObsidianProcessor:
         self.report.chunks_embedded += 1
         self.report.tokens += len(chunk.token_ids)
         return vector
-
-    def _save(self, chunks: list[Chunk], vectors: Vectors, ledger: Ledger, row: ModelRow, store: ChromaStore) -> None:
-        from vaultvec.ledger import content_hash
-
-        ledger.save_vectors(row.id, [content_hash(chunk.text) for chunk in chunks], vectors)
-        store.sync(ledger, row.id, BATCH)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from obsidian_processor import ObsidianProcessor
 from obsidian_processor_optimized import OptimizedObsidianProcessor
+from vaultvec.datatypes import Chunk, Note
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger, ModelRow
 from vaultvec.lookup import export_rows
@@ -44,6 +45,19 @@ def test_baseline_and_fast_path_agree(settings: Settings) -> None:
     fast_ids, fast_vectors = exported(current_index(settings, SAMPLE) / "ledger.sqlite3")
     assert slow_ids == fast_ids
     assert float((slow_vectors * fast_vectors).sum(axis=1).min()) >= 0.999
+
+
+def test_a_note_that_the_chunker_stumbles_over_costs_the_baseline_only_itself(settings: Settings) -> None:
+    class Stumbling:
+        def chunk(self, _: Note) -> list[Chunk]:
+            raise ValueError("an odd note")
+
+    baseline = ObsidianProcessor(settings, SAMPLE)
+    file = OptimizedObsidianProcessor(settings, SAMPLE).files()[0]
+    baseline.process_file(file, Stumbling(), None, None, None, None)  # type: ignore[arg-type]
+    [(path, reason)] = baseline.report.notes_failed
+    assert path == file.path
+    assert "an odd note" in reason
 
 
 def test_the_guides_steps_for_one_file(settings: Settings, tmp_path: Path) -> None:
