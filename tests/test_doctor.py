@@ -17,6 +17,7 @@ from made_vault import write_vault
 
 import main
 from vaultvec.doctor import _fit, examine
+from vaultvec.engines.base import Engine
 from vaultvec.fitting import differences
 from vaultvec.index import current_index, writer_lock
 from vaultvec.integrity import Finding, told
@@ -178,6 +179,36 @@ def test_a_running_index_is_not_disturbed(patient: Patient) -> None:
         found = [finding for finding in patient.examine() if finding.topic == "index"]
     assert [finding.level for finding in found] == ["note"]
     assert "another process" in found[0].text
+
+
+def test_a_run_is_not_kept_waiting_by_the_doctor(patient: Patient) -> None:
+    class Running(FakeEngines):
+        def __call__(self, *args: Any) -> Engine:  # the doctor loads a model: someone writes meanwhile
+            next(patient.vault.rglob("*.md")).write_text("Of the rosemary nothing is known.", encoding="utf-8")
+            index_vault(patient.settings, patient.vault, hooks=Hooks(engines=FakeEngines()))
+            return super().__call__(*args)
+
+    found = [f for f in examine(patient.settings, patient.vault, CONFIG, Running()) if f.topic in ("index", "Chroma")]
+    assert [finding.level for finding in found] == ["note"]
+    assert "another process" in found[0].text
+    assert patient.wrong() == {}
+
+
+def test_the_command_that_chooses_the_model_again_is_the_one_that_does(patient: Patient) -> None:
+    auto = replace(patient.settings, embedding_model="auto")
+    notes = list(patient.vault.rglob("*.md"))
+
+    def line() -> str:
+        return next(finding.text for finding in patient.examine(auto) if finding.topic == "language")
+
+    index_vault(auto, patient.vault, hooks=Hooks(engines=FakeEngines()))  # chooses the model of English notes
+    for path in notes[:4]:
+        path.write_text("겨울에는 도서관에서 책을 읽고 편지를 쓴다. " * 10, encoding="utf-8")
+    assert line().endswith("run: python main.py index --full")
+    (auto.vault_dir(patient.vault) / "choice.json").unlink()  # as where a name stood in config.py until now
+    assert line().endswith("run: python main.py index")
+    index_vault(auto, patient.vault, hooks=Hooks(engines=FakeEngines()))
+    assert "knows the notes' languages" in line()
 
 
 def test_a_half_written_config_is_told_and_everything_else_is_still_checked(

@@ -10,17 +10,27 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from vaultvec.config_file import read_text, read_values
+from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
 from vaultvec.fitting import difference_line, excluded_line
-from vaultvec.index import current_index, exclusions_of, language_warning, sample_texts, server_model, writer_lock
-from vaultvec.integrity import Finding, examine_index, told
+from vaultvec.index import (
+    CHOICE,
+    current_index,
+    exclusions_of,
+    language_warning,
+    read_choice,
+    sample_texts,
+    server_model,
+    writer_lock,
+)
+from vaultvec.integrity import BUSY, Finding, examine_index, told
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve, verify_weights
 from vaultvec.settings import Settings
@@ -227,7 +237,7 @@ def _vault(settings: Settings, vault: Path) -> Iterator[Finding]:
     for line in (*exclusions.warnings, *(f"{path}: {reason}" for path, reason in walked.warnings[:5])):
         yield Finding("note", "vault", line)
     yield from _disk(settings, size)
-    yield from _language(settings, vault, list(sample_texts(walked.files)))
+    yield from _language(settings, vault, walked.files)
 
 
 def _disk(settings: Settings, size: int) -> Iterator[Finding]:
@@ -251,9 +261,14 @@ def _server(settings: Settings, engines: Engines) -> Iterator[Finding]:
         yield Finding("note", "server", line)
 
 
-def _language(settings: Settings, vault: Path, texts: list[str]) -> Iterator[Finding]:
+def _language(settings: Settings, vault: Path, files: Sequence[NoteFile]) -> Iterator[Finding]:
     models = _models(settings, vault)
-    if line := language_warning(models, texts, chosen=settings.embedding_model == "auto"):
+    command = ""
+    if settings.embedding_model == "auto":
+        kept, _, notes = read_choice(settings.vault_dir(vault) / CHOICE)
+        holds = kept == [model.name for model in models] and len(files) < 2 * notes
+        command = f"python main.py index{' --full' if holds else ''}"
+    if line := language_warning(models, sample_texts(files), choose=command):
         yield Finding("wrong", "language", line)
     elif unknown := [model.name for model in models if not model.languages]:
         yield Finding("note", "language", f"nothing is known of the languages of {' + '.join(unknown)}")
@@ -285,11 +300,10 @@ def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Findin
 
     try:
         with writer_lock(folder.parent):
-            yield from examine_index(folder, load)
+            pass  # nobody writes; a run that begins from here on is not kept waiting
+        yield from examine_index(folder, load)
     except LockedError:
-        yield Finding(
-            "note", "index", "another process is indexing this vault; run python main.py doctor again when it is done"
-        )
+        yield BUSY
     except (LedgerError, ModelError) as error:
         yield Finding("wrong", "index", str(error))
     except VaultvecError as error:

@@ -248,10 +248,10 @@ def sample_texts(files: Sequence[NoteFile]) -> Iterator[str]:
             continue  # the reader reports it
 
 
-def language_warning(models: Sequence[ModelSpec], texts: Iterable[str], *, chosen: bool = False) -> str:
+def language_warning(models: Sequence[ModelSpec], texts: Iterable[str], *, choose: str) -> str:
     """One line when a real share of the notes is in languages that none of the models knows; "" when all is well.
 
-    `chosen`: EMBEDDING_MODEL is "auto" already, and chose these models for other notes.
+    `choose`: where EMBEDDING_MODEL is "auto" already, the command that makes the choice anew; else "".
     """
     languages = [language for language in map(language_of, texts) if language]
     foreign = [code for code in languages if not any(knows(model, code) for model in models)]
@@ -262,8 +262,8 @@ def language_warning(models: Sequence[ModelSpec], texts: Iterable[str], *, chose
     served = any(model.kind == "server" for model in models)  # nothing can be chosen for a server
     better = "to a multilingual model that the server has" if served else '= "auto"'
     cure = (
-        "to choose the model again, run: python main.py index --full"
-        if chosen and not served
+        f"to choose the model again, run: {choose}"
+        if choose and not served
         else f"set EMBEDDING_MODEL {better} in config.py and run: python main.py index"
     )
     return f"{len(foreign) / len(languages):.0%} of the notes are in languages that {names} does not know (most: {most}); {cure}"

@@ -13,7 +13,7 @@ from vaultvec import store
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, VaultvecError
 from vaultvec.ledger import Ledger
-from vaultvec.models import ModelSpec
+from vaultvec.models import ModelSpec, resolve
 from vaultvec.sqlite.donors import is_unit_vector
 
 Level = Literal["ok", "note", "wrong"]
@@ -37,6 +37,11 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """`doctor --json`."""
         return asdict(self)
+
+
+BUSY = Finding(
+    "note", "index", "another process is indexing this vault; run python main.py doctor again when it is done"
+)
 
 
 def examine_ledger(ledger: Ledger) -> Iterator[Finding]:
@@ -169,15 +174,14 @@ def told(topic: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 
 def examine_index(folder: Path, load: Callable[[ModelSpec], Engine]) -> list[Finding]:
-    """Everything about one index."""
-    from vaultvec.models import resolve
-
+    """Everything about one index. No lock is held: where a run began meanwhile, only that is told."""
     try:
         with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
+            version = ledger.version()
             found = told("ledger", lambda: examine_ledger(ledger))
             if not any(finding.level == "wrong" and finding.topic == "ledger" for finding in found):
                 found += told("Chroma", lambda: examine_chroma(ledger, folder / "chroma"))
                 found += told("vectors", lambda: examine_vectors(ledger, lambda name: load(resolve(name))))
-            return found
+            return found if ledger.version() == version and ledger.in_place() else [BUSY]
     except LedgerError as error:
         return [Finding("wrong", "ledger", str(error))]

@@ -174,8 +174,8 @@ class _Run:
 
     def _warn(self, choice: Choice, files: Sequence[NoteFile]) -> None:
         """Of notes that no model reads, before an hour is spent."""
-        chosen = self.settings.embedding_model == "auto"
-        if line := language_warning(choice.models, sample_texts(files), chosen=chosen):
+        choose = "python main.py index --full" if self.settings.embedding_model == "auto" else ""
+        if line := language_warning(choice.models, sample_texts(files), choose=choose):
             self.hooks.notify(line)
 
     def _delete(self, ledger: Ledger, stored: int, changes: Changes, paths: Collection[str]) -> None:

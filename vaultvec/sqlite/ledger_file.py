@@ -36,6 +36,10 @@ class LedgerFile:
         """Whether the file that was opened still lies under its name. SQLite goes on writing to one that was removed."""
         return identity(self.path) == self._file
 
+    def version(self) -> int:
+        """Another number once another connection has written to the file."""
+        return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing. Takes the write lock at once, so that two writers wait instead of failing."""
