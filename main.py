@@ -115,7 +115,7 @@ def run_links(settings: Settings, args: argparse.Namespace) -> int:
 
 def run_status(settings: Settings, args: argparse.Namespace) -> int:
     """status: what is stored."""
-    from vaultvec.session import read_status
+    from vaultvec.status import read_status
 
     status = read_status(settings, settings.vault())
     if args.json:
@@ -176,7 +176,7 @@ def run_export(settings: Settings, args: argparse.Namespace) -> int:
 
 def run_rebuild(settings: Settings, args: argparse.Namespace) -> int:
     """rebuild: Chroma and the keyword index anew, without a model."""
-    from vaultvec.session import rebuild
+    from vaultvec.rebuild import rebuild
 
     count = rebuild(settings, settings.vault(), console.say)
     if args.json:

@@ -17,16 +17,18 @@ import numpy as np
 
 from embeddings import EmbeddingModel
 from vaultvec.boilerplate import find_boilerplate
+from vaultvec.choice import choose_models
+from vaultvec.chroma_folder import discard
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
-from vaultvec.index import choose_models, exclusions_of, writer_lock
+from vaultvec.index import exclusions_of, writer_lock
 from vaultvec.ledger import Ledger, ModelRow, content_hash
 from vaultvec.memory import peak_rss_mb
 from vaultvec.models import L6, resolve
 from vaultvec.monitor import blocking_check
 from vaultvec.settings import Settings
 from vaultvec.stages.reading import chunker_spec, read_and_chunk
-from vaultvec.store import ChromaStore, discard
+from vaultvec.store import ChromaStore
 from vaultvec.vault import open_vault, walk
 
 BATCH = 32

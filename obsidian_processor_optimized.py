@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from vaultvec.boilerplate import find_boilerplate
+from vaultvec.choice import choose_models
 from vaultvec.chunks import Chunker
 from vaultvec.datatypes import Chunk, IndexReport, NoteFile, Vectors
 from vaultvec.errors import VaultError
-from vaultvec.index import choose_models, exclusions_of
+from vaultvec.index import exclusions_of
 from vaultvec.ledger import Ledger, content_hash
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings

@@ -30,6 +30,7 @@ from index_state import assert_same, state_of
 from killing import Scene, kill_once
 from made_vault import update_vault, write_vault
 
+from vaultvec.chroma_folder import discard
 from vaultvec.chunks import Chunker, ChunkLimits
 from vaultvec.engines import load_tokenizer
 from vaultvec.errors import BatchTooLarge, LedgerError, VaultError, VaultvecError
@@ -38,9 +39,8 @@ from vaultvec.integrity import examine_index
 from vaultvec.models import L6, USE, resolve
 from vaultvec.notes import parse_note
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import rebuild
+from vaultvec.rebuild import rebuild
 from vaultvec.settings import Settings
-from vaultvec.store import discard
 
 WORKS = ("first", "apart", "update", "rebuild")
 

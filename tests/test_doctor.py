@@ -18,14 +18,14 @@ from made_vault import write_vault
 import main
 from vaultvec.doctor import _fit, examine
 from vaultvec.engines.base import Engine
+from vaultvec.findings import Finding, told
 from vaultvec.fitting import differences
 from vaultvec.index import current_index, writer_lock
-from vaultvec.integrity import Finding, told
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import read_status
 from vaultvec.settings import Settings
+from vaultvec.status import read_status
 
 CONFIG = Path(__file__).resolve().parents[1] / "config.py"
 

@@ -13,8 +13,8 @@ from fake_engine import FakeEngines, fake_settings
 from vaultvec.datatypes import IndexReport
 from vaultvec.errors import SettingsError, VaultError
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import read_status
 from vaultvec.settings import Settings
+from vaultvec.status import read_status
 
 
 def put(vault: Path, **texts: str) -> Path:

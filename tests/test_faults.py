@@ -23,9 +23,11 @@ from vaultvec.datatypes import Batch, Note, NoteFile, Vectors
 from vaultvec.errors import BatchTooLarge, EngineError, LedgerError, StoreDamaged, VaultError, VaultvecError
 from vaultvec.index import current_index
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import open_searcher, read_status, rebuild
+from vaultvec.rebuild import rebuild
+from vaultvec.session import open_searcher
 from vaultvec.sqlite import schema
 from vaultvec.stages import reading
+from vaultvec.status import read_status
 from vaultvec.store import ChromaStore
 
 CHILD = Path(__file__).with_name("fault_child.py")

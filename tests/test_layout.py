@@ -34,8 +34,10 @@ schema ledger_file donors
 queues
 ledger
 boilerplate lookup matrix names
+chroma_folder
 store
 index
+choice
 changes fitting
 reading writing
 writer_process embedding engine_loading
@@ -43,9 +45,10 @@ pipeline
 filters fusion neighbours
 semantic wording
 search
-session export
+session status rebuild export
 monitor
-integrity
+findings
+machine integrity
 measure
 doctor watch model_list phases config_rewrite
 console excerpt arguments

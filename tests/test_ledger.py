@@ -16,7 +16,7 @@ from vaultvec.datatypes import Chunk, Note, NoteFile
 from vaultvec.errors import LedgerDamaged, LedgerError
 from vaultvec.ledger import Ledger, ModelRow, content_hash
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import rebuild
+from vaultvec.rebuild import rebuild
 from vaultvec.sqlite import schema
 from vaultvec.sqlite.donors import Donors
 

@@ -21,6 +21,7 @@ from index_state import assert_same, state_of
 from made_vault import write_vault
 
 from vaultvec import pipeline
+from vaultvec.chroma_folder import exists, store_error, unfinished, writing_store
 from vaultvec.datatypes import NoteFile
 from vaultvec.errors import EngineError, LedgerError, SettingsError
 from vaultvec.export import _write_texts, export
@@ -28,11 +29,13 @@ from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import open_searcher, read_status, rebuild
+from vaultvec.rebuild import rebuild
+from vaultvec.session import open_searcher
 from vaultvec.settings import Settings, load_settings
 from vaultvec.stages.writer_process import WriterProcess
 from vaultvec.stages.writing import Writer, WriterTask
-from vaultvec.store import ChromaStore, _store_error, exists, unfinished, writing_store
+from vaultvec.status import read_status
+from vaultvec.store import ChromaStore
 from vaultvec.vault import spread
 
 ENGLISH = "The kettle stands on the shelf and the water in it is warm enough for the tea of the guests."
@@ -322,9 +325,9 @@ def test_a_search_makes_no_chroma(tmp_path: Path) -> None:
 
 def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:
     named = Exception("Validation error: name: Expected a name, got ----sbert-384-full-0123")
-    assert "is damaged" in str(_store_error(named, tmp_path))
-    assert "disk is full" in str(_store_error(Exception("database or disk is full"), tmp_path))
-    assert "disk is full" in str(_store_error(Exception("No space left on device"), tmp_path))
+    assert "is damaged" in str(store_error(named, tmp_path))
+    assert "disk is full" in str(store_error(Exception("database or disk is full"), tmp_path))
+    assert "disk is full" in str(store_error(Exception("No space left on device"), tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from vaultvec.ledger import Ledger
 from vaultvec.measure.sampling import sample_chunks
 from vaultvec.memory import peak_rss_mb
 from vaultvec.pipeline import Hooks, find_changes, index_vault
-from vaultvec.session import read_status
 from vaultvec.stages.embedding import Progress
 from vaultvec.stages.reading import RACY_NS, settled
+from vaultvec.status import read_status
 from vaultvec.store import ChromaStore
 
 

@@ -26,8 +26,9 @@ from vaultvec.lookup import export_rows
 from vaultvec.measure.extras import Trying, ollama_answers, try_ollama
 from vaultvec.models import L6, ModelSpec, resolve
 from vaultvec.pipeline import Hooks, index_vault
-from vaultvec.session import open_searcher, read_status
+from vaultvec.session import open_searcher
 from vaultvec.settings import Settings
+from vaultvec.status import read_status
 
 
 @contextmanager

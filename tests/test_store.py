@@ -14,7 +14,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.lookup import export_rows
 from vaultvec.models import L6, resolve
 from vaultvec.pipeline import index_vault
-from vaultvec.session import rebuild
+from vaultvec.rebuild import rebuild
 from vaultvec.settings import Settings
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_vault"

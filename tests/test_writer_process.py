@@ -16,15 +16,15 @@ from fake_engine import FakeEngines, fake_settings
 from index_state import IndexState, assert_same, state_of
 from made_vault import update_vault, write_vault
 
-import vaultvec.store
+import vaultvec.chroma_folder
 from vaultvec import pipeline
+from vaultvec.chroma_folder import writing_store
 from vaultvec.datatypes import Batch, IndexReport, Vectors
 from vaultvec.errors import LedgerError, LockedError
 from vaultvec.index import current_index
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
 from vaultvec.stages import writer_process
-from vaultvec.store import writing_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="ends processes by POSIX signals")
 
@@ -152,7 +152,7 @@ def test_a_writer_that_is_brought_down_again_and_again_is_told(
 def test_an_error_there_is_raised_here_as_what_it_is(
     settings: Settings, vault: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "from vaultvec import store; store.WAIT_FOR_WRITER = 0.2; " + writer_process._CODE
+    code = "from vaultvec import chroma_folder; chroma_folder.WAIT_FOR_WRITER = 0.2; " + writer_process._CODE
     monkeypatch.setattr(writer_process, "_CODE", code)
     run(settings, vault)
     update_vault(vault, 5)
@@ -224,7 +224,7 @@ def test_a_writer_whose_parent_is_gone_ends_by_itself(vault: Path, settings: Set
 
 
 def test_a_store_in_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vaultvec.store, "WAIT_FOR_WRITER", 0.1)
+    monkeypatch.setattr(vaultvec.chroma_folder, "WAIT_FOR_WRITER", 0.1)
     with (
         writing_store(tmp_path / "chroma"),
         pytest.raises(LockedError, match="still has"),

@@ -8,36 +8,28 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from vaultvec.choice import language_warning, read_choice, sample_texts, server_model
 from vaultvec.config_file import read_text, read_values
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
+from vaultvec.findings import Finding, told
 from vaultvec.fitting import difference_line, excluded_line
-from vaultvec.index import (
-    CHOICE,
-    current_index,
-    exclusions_of,
-    language_warning,
-    read_choice,
-    sample_texts,
-    server_model,
-    writer_lock,
-)
-from vaultvec.integrity import BUSY, Finding, examine_index, told
+from vaultvec.index import current_index, exclusions_of, writer_lock
+from vaultvec.integrity import BUSY, examine_index
 from vaultvec.ledger import Ledger
+from vaultvec.machine import gpu, memory, processor
 from vaultvec.models import L6, USE, ModelSpec, resolve, verify_weights
 from vaultvec.settings import Settings
 from vaultvec.vault import open_vault, walk
 
 LEAST_PYTHON = (3, 11)
-LEAST_MEMORY = 1 << 30  # a model, its batches and Chroma
 INDEX_PER_BYTE = 12  # bytes of index for each byte of notes, measured on 1,000 notes (text, vectors, Chroma, words)
 INDEX_BASE = 200 << 20  # prepared models, an empty Chroma
 _PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^\s;#]+)")
@@ -52,9 +44,9 @@ def examine(settings: Settings, vault: Path | None, config: Path, engines: Engin
     found += told("config.py", partial(_config, config))
     topic = "server" if settings.engine in SERVERS else "weights"
     found += told(topic, partial(_weights, settings, vault, engines))
-    found += told("processor", _processor)
-    found += told("GPU", _gpu)
-    found += told("memory", _memory)
+    found += told("processor", processor)
+    found += told("GPU", gpu)
+    found += told("memory", memory)
     found += told("data folder", partial(_data_folder, settings))
     if vault is None:
         found.append(Finding("note", "vault", "none is set; add --vault DIR, or set VAULT_PATH in config.py"))
@@ -131,79 +123,6 @@ def _models(settings: Settings, vault: Path | None) -> list[ModelSpec]:
     return [resolve(L6), resolve(USE)]
 
 
-# ── the machine ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _processor() -> Iterator[Finding]:
-    flags = _cpu_flags()
-    if not flags:
-        yield Finding("note", "processor", f"{platform.machine()}: its instruction set is not told here")
-    elif "amx_bf16" in flags or "avx512_bf16" in flags or "bf16" in flags:
-        unit = "AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else "Arm"
-        yield Finding(
-            "ok", "processor", f"{unit} with bf16: PRECISION = auto runs in bf16, about twice as fast as fp32"
-        )
-    elif "avx512_vnni" in flags or "avx_vnni" in flags:
-        yield Finding(
-            "ok",
-            "processor",
-            "no bf16, so PRECISION = auto runs in fp32; int8 (VNNI) would be faster and a little less exact",
-        )
-    elif "avx2" in flags or "asimd" in flags:
-        yield Finding("ok", "processor", "no bf16 and no VNNI: PRECISION = auto runs in fp32")
-    else:
-        yield Finding("note", "processor", "no AVX2: embedding will be slow here")
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
-    return frozenset(line.partition(":")[2].split())
-
-
-def _gpu() -> Iterator[Finding]:
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        yield Finding("ok", "GPU", "Apple's, by way of MPS" if _apple() else "none found; the processor does the work")
-        return
-    query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        lines = (
-            subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines()
-        )
-    except (OSError, subprocess.SubprocessError):
-        lines = []
-    if not lines:
-        yield Finding("note", "GPU", 'nvidia-smi finds no card that works; mend the driver, or set ENGINE = "openvino"')
-        return
-    if "+cpu" in importlib.metadata.version("torch"):
-        yield Finding(
-            "note",
-            "GPU",
-            f"{lines[0]}, but torch is a CPU build; run: pip install --force-reinstall torch (from pytorch.org)",
-        )
-    else:
-        yield Finding("ok", "GPU", f"{lines[0]} (name, driver, memory)")
-
-
-def _apple() -> bool:
-    return sys.platform == "darwin" and platform.machine() == "arm64"
-
-
-def _memory() -> Iterator[Finding]:
-    import psutil
-
-    memory = psutil.virtual_memory()
-    text = f"{memory.available / 1e9:.1f} GB of {memory.total / 1e9:.1f} GB free"
-    if memory.available < LEAST_MEMORY:
-        yield Finding("wrong", "memory", f"{text}, expected at least 1 GB; close other programs")
-    else:
-        yield Finding("ok", "memory", text)
-
-
 def _data_folder(settings: Settings) -> Iterator[Finding]:
     folder = settings.data_dir
     existing = next((path for path in [folder, *folder.parents] if path.exists()), Path(folder.anchor))
@@ -265,7 +184,7 @@ def _language(settings: Settings, vault: Path, files: Sequence[NoteFile]) -> Ite
     models = _models(settings, vault)
     command = ""
     if settings.embedding_model == "auto":
-        kept, _, notes = read_choice(settings.vault_dir(vault) / CHOICE)
+        kept, _, notes = read_choice(settings, vault)
         holds = kept == [model.name for model in models] and len(files) < 2 * notes
         command = f"python main.py index{' --full' if holds else ''}"
     if line := language_warning(models, sample_texts(files), choose=command):

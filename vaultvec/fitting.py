@@ -10,10 +10,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 from typing import Literal
 
+from vaultvec.choice import read_choice, server_model
 from vaultvec.datatypes import SearchResult
 from vaultvec.engines import SERVERS
 from vaultvec.errors import VaultvecError
-from vaultvec.index import CHOICE, exclusions_of, index_digest, precision_class, read_choice, server_model
+from vaultvec.index import exclusions_of, index_digest, precision_class
 from vaultvec.ledger import Ledger
 from vaultvec.models import resolve
 from vaultvec.settings import Settings
@@ -156,7 +157,7 @@ def _wanted_models(settings: Settings, vault: Path) -> list[str]:
             return [resolve(server_model(settings)).name]
         if settings.embedding_model != "auto":
             return [resolve(settings.embedding_model).name]
-        return read_choice(settings.vault_dir(vault) / CHOICE)[0]
+        return read_choice(settings, vault)[0]
     except VaultvecError:
         return []  # told by index
 

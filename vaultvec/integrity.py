@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from vaultvec import store
+from vaultvec.chroma_folder import exists, unfinished
 from vaultvec.engines.base import Engine
-from vaultvec.errors import LedgerError, VaultvecError
+from vaultvec.errors import LedgerError
+from vaultvec.findings import Finding, told
 from vaultvec.ledger import Ledger
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.sqlite.donors import is_unit_vector
+from vaultvec.store import for_reading
 
-Level = Literal["ok", "note", "wrong"]
 Load = Callable[[str], Engine]  # model name → engine
 
 SAMPLE = 8  # texts embedded again
@@ -24,19 +23,6 @@ LENGTHS = 2000  # vectors whose length is looked at
 LEAST_COSINE = 0.999
 GRAPH_BYTES = 20_000  # of Chroma's link_lists.bin for each row; a healthy one has about 300, the known fault terabytes
 GRAPH_FREE = 100 << 20  # below this size it is no fault
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `text` is one line; where something is wrong it ends in the command that mends it."""
-
-    level: Level
-    topic: str
-    text: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """`doctor --json`."""
-        return asdict(self)
 
 
 BUSY = Finding(
@@ -85,20 +71,20 @@ def examine_ledger(ledger: Ledger) -> Iterator[Finding]:
 def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
     """Chroma's ids against the ledger's, and the size of its graph."""
     waiting = ledger.outbox_size()
-    if not store.exists(folder):
+    if not exists(folder):
         if waiting and ledger.counts().pending:
             yield Finding("note", "Chroma", "not made yet, a run was interrupted; run: python main.py index")
         elif waiting or any(ledger.row_count(row[0]) for row in ledger.models()):
             yield Finding("wrong", "Chroma", "its folder is missing; run: python main.py rebuild")
         return
-    if store.unfinished(folder):
+    if unfinished(folder):
         line = "a run was killed while it wrote; the next one makes what is torn anew: python main.py index"
         yield Finding("note", "Chroma", line)
         return
     models = ledger.models()
     for number, fingerprint, name, dim in models:
         of_model = f" of {name}" if len(models) > 1 else ""
-        opened = store.for_reading(folder, fingerprint, name, dim)
+        opened = for_reading(folder, fingerprint, name, dim)
         if opened is None:
             if ledger.row_count(number) and not waiting:
                 yield Finding("wrong", "Chroma", f"it has no rows of {name}; run: python main.py rebuild")
@@ -154,23 +140,6 @@ def examine_vectors(ledger: Ledger, load: Load) -> Iterator[Finding]:
                 f"{name} gives other vectors than those stored (cosine {lowest:.4f}); remove the folder "
                 f"{ledger.path.parent} and run: python main.py index",
             )  # fmt: skip
-
-
-def told(topic: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """A check's findings; what it raises is a finding too, because a doctor that fails helps nobody."""
-    found: list[Finding] = []
-    try:
-        found.extend(check())
-    except VaultvecError as error:
-        found.append(Finding("wrong", topic, " ".join(str(error).split())))
-    except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        found.append(
-            Finding(
-                "wrong", topic, f"could not be checked ({text}); run: make setup, and if that does not help report it"
-            )
-        )
-    return found
 
 
 def examine_index(folder: Path, load: Callable[[ModelSpec], Engine]) -> list[Finding]:

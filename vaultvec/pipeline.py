@@ -16,23 +16,20 @@ from functools import partial
 from pathlib import Path
 
 from vaultvec.boilerplate import boilerplate_line, vault_boilerplate
+from vaultvec.choice import Choice, language_warning, reader_of, sample_texts
+from vaultvec.chroma_folder import due_anew, exists, stamped, unfinished
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import IndexReport, NoteFile, TokenIds
 from vaultvec.engines import accelerator_present, create_engine, load_tokenizer
 from vaultvec.engines.tokenizer_threads import one_thread_meanwhile
 from vaultvec.errors import EngineError, LedgerError, VaultError
 from vaultvec.index import (
-    Choice,
     IndexFolder,
     exclusions_of,
-    forbid_mass_deletion,
     has_current,
     index_folder,
     keep_exclusions,
-    language_warning,
     precision_class,
-    reader_of,
-    sample_texts,
     set_current,
     sibling_ledgers,
     writer_lock,
@@ -45,13 +42,12 @@ from vaultvec.names import vault_root
 from vaultvec.notes import READER_VERSION
 from vaultvec.settings import Settings
 from vaultvec.sqlite.ledger_file import identity
-from vaultvec.stages.changes import Changes, find_changes
+from vaultvec.stages.changes import Changes, find_changes, forbid_mass_deletion
 from vaultvec.stages.embedding import Embedding, Progress, describe
 from vaultvec.stages.engine_loading import EngineFactory, EngineLoader
 from vaultvec.stages.reading import Reader, chunker_spec, worker_count
 from vaultvec.stages.writer_process import PAYS_FROM, WriterProcess
 from vaultvec.stages.writing import Writer, WriterTask
-from vaultvec.store import due_anew, exists, stamped, unfinished
 from vaultvec.vault import WalkResult, open_vault, walk
 
 VERSIONS = {

@@ -7,28 +7,24 @@ do nothing in the local store. One process writes (the index lock sees to that).
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vaultvec.chroma_folder import exists, store_damaged, store_error, unfinished
 from vaultvec.datatypes import Vectors
-from vaultvec.errors import LedgerError, LockedError, StoreDamaged
+from vaultvec.errors import LedgerError
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import ChunkRow, chunk_rows
 from vaultvec.sqlite.donors import is_unit_vector
 
 HNSW_SPACE = "cosine"
-WAIT_FOR_WRITER = 60  # seconds; a page of rows takes a few at the most
 # Rows between two persists of the HNSW graph: with rows written 64 at a time, CPU a row is 1.5 ms, with 5,000 it is 2.7 ms,
 # because every write reads the log again since the last persist (benchmarks/chroma_settings.py).
 SYNC_THRESHOLD = 1000
-STAMP = "ledger_stamp"  # a file in Chroma's folder, and a fact in the ledger
 SAMPLE = 32  # stored vectors that the graph is asked for
 LEAST_FOUND = 0.75  # of them: HNSW finds nearly all, one that was lost or is an older copy few
 SAME = 1e-3  # cosine distance of a vector to itself, at the most
@@ -65,7 +61,7 @@ class ChromaStore:
             self.max_batch = int(self._client.get_max_batch_size())
         except Exception as error:  # Chroma raises many kinds, from its Rust side too
             self._forget_client()
-            raise _store_error(error, folder) from error
+            raise store_error(error, folder) from error
 
     def _forget_client(self) -> None:
         """Chroma keeps a client that failed to open, and hands it out again for the same folder."""
@@ -106,14 +102,14 @@ class ChromaStore:
                     ],
                 )
         except Exception as error:
-            raise _store_error(error, self.folder) from error
+            raise store_error(error, self.folder) from error
 
     def count(self) -> int:
         """Rows in the collection. Raises LedgerError."""
         try:
             return int(self._collection.count())
         except Exception as error:
-            raise _store_error(error, self.folder) from error
+            raise store_error(error, self.folder) from error
 
     def ids(self, page: int = 5000) -> set[str]:
         """Every chunk id in the collection, read page by page."""
@@ -122,7 +118,7 @@ class ChromaStore:
             try:
                 got = self._collection.get(limit=page, offset=len(found), include=[])["ids"]
             except Exception as error:
-                raise _store_error(error, self.folder) from error
+                raise store_error(error, self.folder) from error
             if not got:
                 return found
             found.update(got)
@@ -135,7 +131,7 @@ class ChromaStore:
                 page = list(names[start : start + self.max_batch])
                 found.update(self._collection.get(ids=page, include=[])["ids"])
         except Exception as error:
-            raise _store_error(error, self.folder) from error
+            raise store_error(error, self.folder) from error
         return found
 
     def differing(self, ledger: Ledger, model: int) -> set[str]:
@@ -154,7 +150,7 @@ class ChromaStore:
         try:
             answer: Any = self._collection.query(query_embeddings=np.stack(vectors), n_results=1, include=["distances"])
         except Exception as error:
-            raise _store_error(error, self.folder) from error
+            raise store_error(error, self.folder) from error
         found = sum(bool(row) and float(row[0]) < SAME for row in answer["distances"])
         return bool(found >= LEAST_FOUND * len(vectors))
 
@@ -171,7 +167,7 @@ class ChromaStore:
         ledger.requeue(model, names)
         self.sync(ledger, model, batch_size, stop)
         if torn and not (stop and stop.is_set()) and not self.answers(ledger, model):
-            raise _damaged("its graph does not find what is stored")
+            raise store_damaged("its graph does not find what is stored")
         return len(names)
 
     def query(self, vector: Vectors, k: int) -> list[tuple[str, float]]:
@@ -183,7 +179,7 @@ class ChromaStore:
         try:
             answer: Any = self._query(vector, k)
         except Exception as error:
-            raise _store_error(error, self.folder) from error
+            raise store_error(error, self.folder) from error
         return [(name, 1.0 - float(d)) for name, d in zip(answer["ids"][0], answer["distances"][0], strict=True)]
 
     def _query(self, vector: Vectors, k: int) -> Any:
@@ -215,117 +211,3 @@ def for_reading(folder: Path, fingerprint: str, model_name: str, dim: int) -> Ch
         if isinstance(error.__cause__, NotFoundError):
             return None
         raise
-
-
-@contextmanager
-def writing_store(folder: Path) -> Iterator[None]:
-    """Own Chroma's folder for writing. A killed run can leave its writer (writer_process.py) at its last rows: it is
-    waited for.
-
-    Raises LockedError when it does not end.
-    """
-    from filelock import FileLock, Timeout
-
-    mark = _mark(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock(folder), timeout=WAIT_FOR_WRITER):
-            mark.touch()
-            try:
-                yield
-            finally:
-                mark.unlink(missing_ok=True)
-    except Timeout as error:
-        raise LockedError(
-            f"the writer of an earlier run still has {folder} after {WAIT_FOR_WRITER} s; wait for it, or end that "
-            "process, and run it again"
-        ) from error
-
-
-def unfinished(folder: Path) -> bool:
-    """Whether a writer was killed at its work: Chroma's graph may be torn, and opening it then crashes the process."""
-    from filelock import FileLock, Timeout
-
-    if not _mark(folder).exists():
-        return False
-    try:
-        with FileLock(_lock(folder), timeout=0):
-            return _mark(folder).exists()
-    except Timeout:  # at work
-        return False
-    except OSError:  # a folder that only others may write
-        return True
-
-
-def _mark(folder: Path) -> Path:
-    """There while something is written, and after a kill."""
-    return folder.with_name(f"{folder.name}.writing")
-
-
-def _lock(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def due_anew(ledger: Ledger) -> None:
-    """Every row is due, and no Chroma is the one that this ledger knows: what is made from here on may be interrupted."""
-    for number, *_ in ledger.models():
-        ledger.fill_outbox(number)
-    if ledger.meta(STAMP):
-        ledger.set_meta(STAMP, "")
-
-
-def put_stamp(ledger: Ledger, folder: Path) -> None:
-    """Ledger and Chroma agree: the same word in both says so, until one of them is replaced by a copy from another time."""
-    word = secrets.token_hex(8)
-    try:
-        (folder / STAMP).write_text(word, encoding="ascii")
-    except OSError as error:
-        raise _store_error(error, folder) from error
-    ledger.set_meta(STAMP, word)
-
-
-def stamped(ledger: Ledger, folder: Path) -> bool:
-    """Whether this Chroma is the one that this ledger was in agreement with; so is one that never had a stamp."""
-    try:
-        word = (folder / STAMP).read_text(encoding="ascii", errors="replace")
-    except OSError:
-        word = ""
-    return word == ledger.meta(STAMP)
-
-
-def discard(folder: Path) -> None:
-    """Throw Chroma's folder away; `ledger.fill_outbox` and `sync` make it anew without a model.
-
-    It is renamed first, so that a kill leaves it whole or gone.
-    """
-    away = folder.with_name(f"{folder.name}-discarded")
-    shutil.rmtree(away, ignore_errors=True)
-    try:
-        folder.rename(away)
-    except OSError:  # not there, or held open by another program
-        away = folder
-    shutil.rmtree(away, ignore_errors=True)
-
-
-def exists(folder: Path) -> bool:
-    """Whether Chroma has written here, told without importing it."""
-    return (folder / "chroma.sqlite3").is_file()
-
-
-def _store_error(error: Exception, folder: Path) -> LedgerError:
-    if isinstance(error, LedgerError):
-        return error
-    text = " ".join(str(error).split())[:200] or type(error).__name__
-    if "disk is full" in text or "No space left" in text:
-        return LedgerError(
-            f"the disk is full at {folder.parent}; free some space and run it again: what was done is kept"
-        )
-    if "readonly" in text or "Permission" in text or "unable to open" in text:
-        return LedgerError(f"{folder} cannot be written ({text}); mend its permissions, or set DATA_DIR in config.py")
-    if "I/O error" in text or "os error" in text or "File too large" in text:
-        return LedgerError(f"the disk at {folder.parent} refused to read or write ({text}); make room and run it again")
-    return _damaged(text)
-
-
-def _damaged(found: str) -> StoreDamaged:
-    return StoreDamaged(f"Chroma's folder is damaged ({found}); make it anew without a model: python main.py rebuild")

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from vaultvec.choice import OLLAMA_DEFAULT
 from vaultvec.cores import usable_cores
 from vaultvec.engines.base import Engine, ignore
 from vaultvec.errors import VaultvecError
-from vaultvec.index import OLLAMA_DEFAULT
 from vaultvec.measure.results import Extra, ModelRow
 from vaultvec.measure.rounds import Tick, Timing, compare, ratio_of, time_in_turn, top_agreement
 from vaultvec.measure.ways import encode, fast

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vaultvec.boilerplate import find_boilerplate
+from vaultvec.choice import choose_models, reader_of
 from vaultvec.cores import usable_cores
 from vaultvec.engines import accelerator_present
 from vaultvec.errors import VaultError
-from vaultvec.index import choose_models, exclusions_of, reader_of
+from vaultvec.index import exclusions_of
 from vaultvec.measure.results import Place, machine_name
 from vaultvec.models import ModelSpec
 from vaultvec.settings import Settings

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vaultvec.choice import knows
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Engine
-from vaultvec.index import knows
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import chunk_numbers
 from vaultvec.models import MULTILINGUAL, ModelSpec

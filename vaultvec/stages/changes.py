@@ -1,11 +1,15 @@
-"""What differs between the vault on disk and what the ledger knows of it."""
+"""What differs between the vault on disk and what the ledger knows of it, and when that is too much to believe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from vaultvec.advice import quoted
 from vaultvec.datatypes import NoteFile
+from vaultvec.errors import VaultError
 from vaultvec.ledger import StoredNote
 
 
@@ -44,3 +48,22 @@ def find_changes(
     unchanged = len(files) - len(changed)
     arrived = sum(file.path not in stored for file in files)
     return Changes(tuple(picked), gone, arrived, len(files), unchanged, tuple(unreadable))
+
+
+def forbid_mass_deletion(stored: int, gone: Collection[str], arrived: int, vault: Path) -> None:
+    """An unmounted or half-synced vault must not look like one whose notes were deleted. Raises VaultError.
+
+    Notes that only moved leave as many that `arrived`; those that are excluded now still lie there.
+    """
+
+    def suspicious(missing: int) -> bool:
+        return missing >= 20 and missing * 2 > stored
+
+    if suspicious(len(gone) - arrived):
+        missing = sum(not os.path.lexists(vault / path) for path in gone) - arrived
+        if suspicious(missing):
+            raise VaultError(
+                f"{missing} of {stored} indexed notes are gone from {vault}; nothing was changed. Is the drive mounted, "
+                "the sync done? If you did delete them, run: "
+                f"python main.py index --vault {quoted(str(vault))} --accept-deletions"
+            )

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from vaultvec.choice import Choice, choose_models, server_model
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS
 from vaultvec.engines.base import Engine
-from vaultvec.index import Choice, choose_models, server_model
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.settings import Settings
 

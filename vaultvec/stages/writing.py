@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaultvec.chroma_folder import discard, due_anew, put_stamp, writing_store
 from vaultvec.errors import StoreDamaged
 from vaultvec.ledger import Ledger
-from vaultvec.store import ChromaStore, discard, due_anew, put_stamp, writing_store
+from vaultvec.store import ChromaStore
 
 STORE_POLL_SECONDS = 0.2
 

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from vaultvec.datatypes import IndexReport
-from vaultvec.integrity import Finding
+from vaultvec.findings import Finding
 from vaultvec.phases import Step
-from vaultvec.session import Status
+from vaultvec.status import Status
 from vaultvec.terminal.console import out, plain, say
 from vaultvec.terminal.progress import duration
 

@@ -1,0 +1,85 @@
+"""What the doctor says of the machine: its processor, its GPU, its memory."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from vaultvec.findings import Finding
+
+LEAST_MEMORY = 1 << 30  # bytes: a model, its batches and Chroma
+
+
+def processor() -> Iterator[Finding]:
+    flags = _cpu_flags()
+    if not flags:
+        yield Finding("note", "processor", f"{platform.machine()}: its instruction set is not told here")
+    elif "amx_bf16" in flags or "avx512_bf16" in flags or "bf16" in flags:
+        unit = "AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else "Arm"
+        yield Finding(
+            "ok", "processor", f"{unit} with bf16: PRECISION = auto runs in bf16, about twice as fast as fp32"
+        )
+    elif "avx512_vnni" in flags or "avx_vnni" in flags:
+        yield Finding(
+            "ok",
+            "processor",
+            "no bf16, so PRECISION = auto runs in fp32; int8 (VNNI) would be faster and a little less exact",
+        )
+    elif "avx2" in flags or "asimd" in flags:
+        yield Finding("ok", "processor", "no bf16 and no VNNI: PRECISION = auto runs in fp32")
+    else:
+        yield Finding("note", "processor", "no AVX2: embedding will be slow here")
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return frozenset(line.partition(":")[2].split())
+
+
+def gpu() -> Iterator[Finding]:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        yield Finding("ok", "GPU", "Apple's, by way of MPS" if _apple() else "none found; the processor does the work")
+        return
+    query = [command, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        lines = (
+            subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines()
+        )
+    except (OSError, subprocess.SubprocessError):
+        lines = []
+    if not lines:
+        yield Finding("note", "GPU", 'nvidia-smi finds no card that works; mend the driver, or set ENGINE = "openvino"')
+        return
+    if "+cpu" in importlib.metadata.version("torch"):
+        yield Finding(
+            "note",
+            "GPU",
+            f"{lines[0]}, but torch is a CPU build; run: pip install --force-reinstall torch (from pytorch.org)",
+        )
+    else:
+        yield Finding("ok", "GPU", f"{lines[0]} (name, driver, memory)")
+
+
+def _apple() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def memory() -> Iterator[Finding]:
+    import psutil
+
+    free = psutil.virtual_memory()
+    text = f"{free.available / 1e9:.1f} GB of {free.total / 1e9:.1f} GB free"
+    if free.available < LEAST_MEMORY:
+        yield Finding("wrong", "memory", f"{text}, expected at least 1 GB; close other programs")
+    else:
+        yield Finding("ok", "memory", text)

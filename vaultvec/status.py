@@ -1,0 +1,121 @@
+"""What is stored for a vault, and how far that is behind its notes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaultvec.datatypes import NoteFile
+from vaultvec.errors import VaultError
+from vaultvec.fitting import difference_line, excluded_line
+from vaultvec.index import current_index, exclusions_of
+from vaultvec.ledger import Ledger, StoredNote
+from vaultvec.notes import digest, read_bytes
+from vaultvec.settings import Settings
+from vaultvec.stages.changes import find_changes
+from vaultvec.vault import open_vault, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is stored for a vault, and how far it is behind the notes."""
+
+    vault: str
+    notes: int
+    chunks: int
+    embedded: int
+    pending: int
+    failed: list[tuple[str, str]]
+    models: list[str]
+    fingerprints: list[str]
+    reason: str
+    stale_notes: int | None  # changed, new or deleted since; None when the vault cannot be read
+    index_bytes: int
+    folder: str
+    other_indexes: list[tuple[str, int]]  # (name, bytes) of this vault's other indexes
+    remarks: list[str]  # how the index differs from what config.py asks for
+
+    @property
+    def coverage(self) -> float:
+        """Share of chunks that semantic search can find."""
+        return self.embedded / self.chunks if self.chunks else 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """`status --json`."""
+        return {
+            "vault": self.vault,
+            "notes_total": self.notes,
+            "chunks_total": self.chunks,
+            "chunks_embedded": self.embedded,
+            "chunks_pending": self.chunks - self.embedded,
+            "notes_failed": [{"path": path, "reason": reason} for path, reason in self.failed],
+            "model": " + ".join(self.models),
+            "fingerprint": " + ".join(self.fingerprints),
+            "reason": self.reason,
+            "coverage": round(self.coverage, 4),
+            "stale_notes": self.stale_notes,
+            "index_bytes": self.index_bytes,
+            "folder": self.folder,
+            "other_indexes": [{"name": name, "bytes": size} for name, size in self.other_indexes],
+            "remarks": self.remarks,
+        }
+
+
+def read_status(settings: Settings, vault: Path) -> Status:
+    """What is stored. Raises LedgerError when the vault was never indexed."""
+    folder = current_index(settings, vault)
+    with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
+        counts = ledger.counts()
+        models = ledger.models()
+        return Status(
+            vault=ledger.meta("vault"), notes=counts.notes, chunks=counts.chunks, embedded=counts.embedded,
+            pending=counts.pending, failed=_failed(ledger), models=[m[2] for m in models],
+            fingerprints=[m[1] for m in models], reason=ledger.meta("reason"),
+            stale_notes=_stale(settings, vault, ledger), index_bytes=_size(folder), folder=str(folder),
+            other_indexes=[
+                (path.name, _size(path)) for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
+            ],
+            remarks=[line for line in (
+                difference_line(settings, vault, ledger), excluded_line(settings, vault, ledger.notes())
+            ) if line],
+        )  # fmt: skip
+
+
+def _stale(settings: Settings, vault: Path, ledger: Ledger) -> int | None:
+    try:
+        walked = walk(open_vault(vault), exclusions_of(settings, vault))
+    except Exception:
+        return None
+    stored, unread = ledger.notes(), ledger.unread()
+    changes = find_changes(walked.files, walked.unreadable, stored, False, None)
+    changed = [file for file in changes.files if unread.get(file.path, ())[1:] != (file.size, file.mtime_ns)]
+    return sum(not _same_content(file, stored.get(file.path)) for file in changed) + len(changes.gone)
+
+
+def _failed(ledger: Ledger) -> list[tuple[str, str]]:
+    """(path, reason) of notes that could not be read, and of those with a text that no model took."""
+    return [(path, reason) for path, (reason, _, _) in ledger.unread().items()] + ledger.failures()
+
+
+def _same_content(file: NoteFile, known: StoredNote | None) -> bool:
+    """Whether a note only looks changed because it was indexed right after it was written (`reading.settled`)."""
+    if known is None or known.ctime_ns or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+        return False
+    try:
+        return digest(read_bytes(file)) == known.digest
+    except VaultError:
+        return False
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk, holes of sparse files not counted. What a run removes meanwhile counts nothing."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                stat = os.stat(os.path.join(parent, name))
+                total += getattr(stat, "st_blocks", 0) * 512 or stat.st_size
+    return total
