@@ -15,7 +15,7 @@ from fake_engine import FakeEngines, fake_settings  # noqa: E402
 
 from vaultvec import pipeline, store  # noqa: E402
 from vaultvec.pipeline import Hooks, index_vault  # noqa: E402
-from vaultvec.session import rebuild  # noqa: E402
+from vaultvec.rebuild import rebuild  # noqa: E402
 from vaultvec.stages import writer_process  # noqa: E402
 
 SYNC_THRESHOLD = 24  # rows between two writes of Chroma's graph: small, so that kills fall into them too

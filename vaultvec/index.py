@@ -36,7 +36,6 @@ class IndexFolder:
 
     vault_dir: Path
     name: str
-    models: tuple[ModelSpec, ...]
 
     @property
     def folder(self) -> Path:
@@ -64,7 +63,7 @@ def index_folder(settings: Settings, vault: Path, models: Sequence[ModelSpec]) -
     server = settings.engine if settings.engine in SERVERS else ""
     digest = index_digest(settings, [model.fingerprint(precision_class(settings)) for model in models], server)
     name = "+".join(model.slug for model in models)
-    return IndexFolder(settings.vault_dir(vault), f"{name}-{digest}", tuple(models))
+    return IndexFolder(settings.vault_dir(vault), f"{name}-{digest}")
 
 
 def index_digest(settings: Settings, fingerprints: Sequence[str], server: str) -> str:

@@ -80,10 +80,10 @@ class LedgerFile:
 
     # ── meta and models ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def meta(self, key: str, default: str = "") -> str:
-        """A remembered fact about this index."""
+    def meta(self, key: str) -> str:
+        """A remembered fact about this index, "" where there is none."""
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return str(row[0]) if row else default
+        return str(row[0]) if row else ""
 
     def set_meta(self, key: str, value: str) -> None:
         """Remember a fact."""
