@@ -16,6 +16,7 @@ EXCLUDE = []
 
 # ── model ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 # "auto" looks at the vault's languages: English → all-MiniLM-L6-v2, others → a multilingual model, mixed → both.
+# "mixed" = both, whatever the notes are in: English notes can then be asked in Korean, too.
 # Or a name from `python main.py models`, any sentence-transformers name, or a folder; a relative one is looked for beside
 # this file.
 EMBEDDING_MODEL = "auto"

@@ -38,8 +38,9 @@ from vaultvec.settings import Settings, load_settings
 from vaultvec.vault import load_exclusions, open_vault, walk
 
 VAULTS = {
-    "sample_en": "sample_vault", "sample_ko": "sample_vault", "hub_en": "obsidian-hub-1500", "help_ko": "obsidian-help-ko",
-    "help_en_on_ko": "obsidian-help-ko", "help_de": "obsidian-help-de",
+    "sample_en": "sample_vault", "sample_ko": "sample_vault", "hub_en": "obsidian-hub-1500",
+    "hub_ko_on_en": "obsidian-hub-1500", "help_ko": "obsidian-help-ko", "help_en_on_ko": "obsidian-help-ko",
+    "help_de": "obsidian-help-de",
 }  # fmt: skip
 KNOWN_ITEMS = ("sample_en", "hub_en", "help_ko", "help_de")  # sets whose vault queries are made from: each vault once
 SPLITS = ("tune", "report")

@@ -184,6 +184,7 @@ def test_a_models_folder_is_looked_for_beside_config_py(tmp_path: Path, monkeypa
         ("all-MiniLM-L6-v2", "torch"),
         ("BAAI/bge-small-en", "auto"),
         ("auto", "auto"),
+        ("mixed", "auto"),
         ("mine", "ollama"),
     ],
 )

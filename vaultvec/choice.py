@@ -1,4 +1,7 @@
-"""Which models an index uses: those that config.py names, or, for "auto", those that read the vault's languages."""
+"""Which models an index uses: those that config.py names, or, for "auto", those that read the vault's languages.
+
+Two stand side by side where notes are mixed: one reads every note, the other the English ones, which it knows better.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vaultvec.config_keys import AUTO, MIXED
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import resolve_model
 from vaultvec.errors import SettingsError, VaultError
@@ -19,6 +23,7 @@ from vaultvec.settings import Settings
 from vaultvec.vault import spread
 
 CHOICE = "choice.json"
+BOTH = (USE, L6)
 SAMPLE_NOTES = 200  # notes read to find the vault's languages
 SAMPLE_BYTES = 4000  # of each
 OTHER_SHARE = 0.10  # of notes in other languages: from here on a vault is not an English one
@@ -39,9 +44,9 @@ def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile], *,
 
     That choice is kept with the index; it is made `again` on demand, and when the vault has doubled since.
     """
-    if settings.embedding_model != "auto":
-        model = resolve(settings.embedding_model)
-        return Choice((resolve_model(model, settings.models_dir),), f"config.py asks for {model.name}")
+    if asked := asked_for(settings):
+        models = tuple(resolve_model(model, settings.models_dir) for model in asked)
+        return Choice(models, f"config.py asks for {' + '.join(model.name for model in asked)}")
     names, reason, notes = read_choice(settings, vault)
     if not names or again or len(files) >= 2 * notes:
         names, reason, spoken = _by_language(sample_texts(files))
@@ -52,14 +57,22 @@ def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile], *,
     return Choice(tuple(resolve_model(resolve(name), settings.models_dir) for name in names), reason)
 
 
+def asked_for(settings: Settings) -> list[ModelSpec]:
+    """The models that EMBEDDING_MODEL names, as the catalogue has them; none for "auto"."""
+    if settings.embedding_model == AUTO:
+        return []
+    return [resolve(name) for name in (BOTH if settings.embedding_model == MIXED else [settings.embedding_model])]
+
+
 def server_model(settings: Settings) -> str:
     """The model a server is asked for. Ollama has a default, the guide's; other servers must be told."""
-    if settings.embedding_model != "auto":
-        return settings.embedding_model
+    asked = settings.embedding_model
+    if asked not in (AUTO, MIXED):
+        return asked
     if settings.engine == "ollama":
         return OLLAMA_DEFAULT
     raise SettingsError(
-        'EMBEDDING_MODEL is "auto", but the server at OPENAI_URL must be asked for a model by name; '
+        f'EMBEDDING_MODEL is "{asked}", but the server at OPENAI_URL must be asked for a model by name; '
         'set it in config.py, e.g. EMBEDDING_MODEL = "bge-m3"'
     )
 
@@ -85,7 +98,7 @@ def _by_language(texts: Iterable[str]) -> tuple[list[str], str, int]:
     if 1.0 - english < OTHER_SHARE:
         return [L6], f"the notes are English ({shares})", notes
     if english >= ENGLISH_SHARE:
-        return [USE, L6], f"the notes are mixed ({shares}): one model reads them all, the other the English ones", notes
+        return [*BOTH], f"the notes are mixed ({shares}): one model reads them all, the other the English ones", notes
     return [USE], f"the notes are not English ({shares})", notes
 
 

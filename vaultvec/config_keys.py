@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from vaultvec.errors import SettingsError
 
 AUTO = "auto"
+MIXED = "mixed"  # EMBEDDING_MODEL: what "auto" takes for notes in English and in other languages, whatever they are in
 WINDOWS_HINT = 'write a Windows path with "/", as in "C:/Notes"'
 
 
@@ -70,7 +71,7 @@ def _are_patterns(value: Any) -> bool:
 
 FLAG = Check("True or False", lambda v: type(v) is bool)
 FOLDER = Check(f'a folder between quotes ("" = none; {WINDOWS_HINT})', _is_folder)
-MODEL = Check('"auto", a model name or a folder, between quotes', lambda v: _is_folder(v) and bool(v.strip()))
+MODEL = Check('"auto", "mixed", a model name or a folder, between quotes', lambda v: _is_folder(v) and bool(v.strip()))
 URL = Check("an address that begins with http:// or https://", _is_url)
 PATTERNS = Check(
     'a list of .gitignore patterns, such as ["Templates/"]',

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from vaultvec.choice import language_warning, read_choice, sample_texts, server_model
+from vaultvec.choice import asked_for, language_warning, read_choice, sample_texts, server_model
 from vaultvec.config_file import read_text, read_values
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import SERVERS, create_engine, resolve_model
@@ -111,8 +111,8 @@ def _weights(settings: Settings, vault: Path | None, engines: Engines) -> Iterat
 
 def _models(settings: Settings, vault: Path | None) -> list[ModelSpec]:
     """The models that are in use, or would be."""
-    if settings.embedding_model != "auto":
-        return [resolve(settings.embedding_model)]
+    if asked := asked_for(settings):
+        return asked
     if vault is not None:
         try:
             with Ledger(current_index(settings, vault) / "ledger.sqlite3", readonly=True) as ledger:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 from typing import Literal
 
-from vaultvec.choice import read_choice, server_model
+from vaultvec.choice import asked_for, read_choice, server_model
 from vaultvec.datatypes import SearchResult
 from vaultvec.engines import SERVERS
 from vaultvec.errors import VaultvecError
@@ -155,8 +155,8 @@ def _wanted_models(settings: Settings, vault: Path) -> list[str]:
     try:
         if settings.engine in SERVERS:
             return [resolve(server_model(settings)).name]
-        if settings.embedding_model != "auto":
-            return [resolve(settings.embedding_model).name]
+        if asked := asked_for(settings):
+            return [model.name for model in asked]
         return read_choice(settings, vault)[0]
     except VaultvecError:
         return []  # told by index

@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vaultvec.choice import knows
+from vaultvec.config_keys import MIXED
 from vaultvec.datatypes import SearchResult, Vectors
 from vaultvec.errors import QueryError
 from vaultvec.keywords import MAX_QUERY_TERMS, KeywordQuery, parse_query
 from vaultvec.languages import language_of, script_of
 from vaultvec.ledger import Ledger
 from vaultvec.lookup import NoteRow, note_rows, openings, passages
-from vaultvec.models import USE
+from vaultvec.models import USE, resolve
 from vaultvec.names import find_note, named_folder, named_note, obsidian_uri, vault_root
 from vaultvec.ranking.filters import Filters, passing_notes
 from vaultvec.ranking.fusion import (
@@ -164,9 +166,10 @@ class Searcher:
         if not readers and self.semantic.models:
             names = ", ".join(slot.spec.name for slot in self.semantic.models)
             instead = "try --mode keyword" if mode == "semantic" else "results rest on its words alone"
+            better = f'= "{MIXED}"' if knows(resolve(USE), language) else "to a model that knows it"
             remarks.append(
                 f"{names} does not know the language of this query ({language}); {instead}. To search in it by meaning, set "
-                f'EMBEDDING_MODEL = "{USE}" or another multilingual model in config.py and run: python main.py index'
+                f"EMBEDDING_MODEL {better} in config.py and run: python main.py index"
             )
         return [(slot, self.semantic.embed(slot, query.text)) for slot in readers]
 

@@ -1,0 +1,95 @@
+"""Which models an index takes: EMBEDDING_MODEL = "mixed" is both, whatever the notes are in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_engine import FakeEngines, fake_settings
+from made_index import MadeIndex
+
+from vaultvec.choice import server_model
+from vaultvec.datatypes import IndexReport
+from vaultvec.errors import SettingsError
+from vaultvec.fitting import difference_line
+from vaultvec.index import current_index
+from vaultvec.ledger import Ledger
+from vaultvec.models import L6, USE
+from vaultvec.pipeline import Hooks, index_vault
+from vaultvec.settings import Settings
+
+ENGLISH = "Roses are pruned in late winter, before the buds swell, with a clean and sharp blade."
+KOREAN = "장미는 새순이 트기 전인 늦겨울에 깨끗하고 잘 드는 가위로 가지를 자른다."
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Path:
+    folder = tmp_path / "vault"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"rose{i}.md").write_text(f"{ENGLISH} {i}\n", encoding="utf-8")
+    return folder
+
+
+def index(settings: Settings, vault: Path) -> IndexReport:
+    return index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+
+
+def vectors(settings: Settings, vault: Path) -> dict[str, int]:
+    """Model → how many texts it has embedded."""
+    with Ledger(current_index(settings, vault) / "ledger.sqlite3", readonly=True) as ledger:
+        query = "SELECT name, count(*) FROM vectors JOIN models ON models.id = model GROUP BY name"
+        return dict(ledger.db.execute(query).fetchall())
+
+
+def test_mixed_takes_both_models_for_english_notes(tmp_path: Path, vault: Path) -> None:
+    settings = fake_settings(tmp_path / "data", embedding_model="mixed")
+    report = index(settings, vault)
+    assert report.model == f"{USE} + {L6}"
+    assert vectors(settings, vault) == {USE: 6, L6: 6}
+    assert index(settings, vault).chunks_embedded == 0
+
+
+def test_notes_that_the_english_model_cannot_read_are_the_others(tmp_path: Path, vault: Path) -> None:
+    (vault / "장미.md").write_text(f"{KOREAN}\n", encoding="utf-8")  # too few for "auto" to take a second model
+    auto = fake_settings(tmp_path / "auto", embedding_model="auto")
+    for i in range(10):
+        (vault / f"more{i}.md").write_text(f"{ENGLISH} once more {i}\n", encoding="utf-8")
+    index(auto, vault)
+    assert set(vectors(auto, vault)) == {L6}
+    mixed = fake_settings(tmp_path / "mixed", embedding_model="mixed")
+    index(mixed, vault)
+    assert vectors(mixed, vault) == {USE: 17, L6: 16}
+
+
+def test_the_same_two_models_are_the_same_index_however_they_were_chosen(tmp_path: Path, vault: Path) -> None:
+    for i in range(4):
+        (vault / f"노트{i}.md").write_text(f"{KOREAN} {i}\n", encoding="utf-8")
+    index(fake_settings(tmp_path / "data", embedding_model="auto"), vault)
+    assert index(fake_settings(tmp_path / "data", embedding_model="mixed"), vault).notes_indexed == 0
+
+
+def test_an_index_of_one_model_is_told_from_one_of_both(tmp_path: Path, vault: Path) -> None:
+    one, both = (fake_settings(tmp_path / "data", embedding_model=name) for name in (L6, "mixed"))
+    index(one, vault)
+    with Ledger(current_index(one, vault) / "ledger.sqlite3", readonly=True) as ledger:
+        assert difference_line(one, vault, ledger) == ""
+        assert f"{USE} + {L6}" in difference_line(both, vault, ledger)
+
+
+def test_a_server_runs_one_model() -> None:
+    with pytest.raises(SettingsError, match=r'"mixed".*by name'):
+        server_model(Settings(engine="openai", embedding_model="mixed"))
+
+
+@pytest.mark.parametrize(
+    ("query", "advised"),
+    [("장미는 언제 자르나요", '= "mixed"'), ("गुलाब की छंटाई कब करें", "to a model that knows it")],
+)
+def test_a_query_that_the_model_cannot_read_names_what_would(tmp_path: Path, query: str, advised: str) -> None:
+    made = MadeIndex(tmp_path, [("en",)])
+    made.put("a.md", ENGLISH)
+    searcher = made.searcher()
+    remarks = searcher.search(query).remarks
+    searcher.close()
+    assert any(f"EMBEDDING_MODEL {advised}" in remark for remark in remarks), remarks
