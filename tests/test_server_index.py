@@ -140,6 +140,19 @@ def test_a_server_asked_for_over_an_index_that_another_one_gave_its_vectors(tmp_
     open_searcher(settings, tmp_path / "vault").close()
 
 
+def test_an_index_that_does_not_say_what_made_it_still_answers(settings: Settings, vault: Path) -> None:
+    """A server's: every vector was another index's, and config.py asks for a third size of chunks by now."""
+    for index in (settings, replace(settings, min_chunk_tokens=8)):
+        index_vault(index, vault)
+    third = replace(settings, min_chunk_tokens=9)
+    searcher = open_searcher(third, vault)
+    try:
+        assert searcher.search("bread", 3).results[0].title == "Bread"
+    finally:
+        searcher.close()
+    assert "MIN_CHUNK_TOKENS 9 is new" in read_status(third, vault).remarks[0]
+
+
 def test_the_benchmark_has_a_row_for_ollama(tmp_path: Path, url: str) -> None:
     assert ollama_answers(url)
     assert not ollama_answers("http://example.com:11434"), "other machines are not asked"

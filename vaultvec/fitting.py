@@ -50,11 +50,10 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
     return found
 
 
-def made_by_server(settings: Settings, ledger: Ledger) -> str:
-    """The server whose vectors an index holds, "" where they were made here."""
+def made_by_server(settings: Settings, ledger: Ledger) -> str | None:
+    """The server whose vectors an index holds, "" where they were made here; None where nothing tells."""
     named = _server_in_name(settings, ledger)
-    if named is None:
-        engine = ledger.meta("engine")  # missing where every vector was another index's
+    if named is None and (engine := ledger.meta("engine")):  # missing where every vector was another index's
         return engine if engine in SERVERS else ""
     return named
 

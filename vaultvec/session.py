@@ -26,7 +26,7 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
     with ledger.errors_told():
         made_by, models = made_by_server(settings, ledger), ledger.models()
-    if models and made_by != (settings.engine if settings.engine in SERVERS else ""):
+    if models and made_by not in (None, settings.engine if settings.engine in SERVERS else ""):
         said = f'with ENGINE = "{made_by}"' if made_by else "here, without a server"
         raise LedgerError(
             f'this index was made {said}, config.py says ENGINE = "{settings.engine}"; set it back, or run: '
