@@ -24,7 +24,7 @@ from vaultvec.engines import create_engine, openvino_precision, openvino_runtime
 from vaultvec.engines.build_once import build_once
 from vaultvec.engines.convert import write_model
 from vaultvec.engines.openvino_engine import OpenVinoEngine
-from vaultvec.engines.openvino_precision import choose_precision
+from vaultvec.engines.openvino_precision import choose_precision, native_precision
 from vaultvec.engines.openvino_runtime import capabilities, check_key
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, prepare_facts, prepare_graph
@@ -331,6 +331,27 @@ def test_a_native_half_that_changes_vectors_is_not_taken(tiny: Prepared, monkeyp
     assert choose_precision("auto", tiny, print) == "fp32"
     path.write_text(json.dumps({"fp16, another processor, OpenVINO 1": 0.99}), encoding="utf-8")
     assert choose_precision("auto", tiny, print) == "fp16"
+
+
+def test_a_check_that_did_not_fit_or_could_not_be_kept_leaves_nothing(
+    tiny: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(precision: str) -> Vectors:
+        if precision != "fp32":
+            raise BatchTooLarge("no memory for the batch")
+        return np.ones((1, 1), np.float32)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32", "bf16"}))
+    checks = tiny.graph.parent / "checks.json"
+    files = sorted(checks.parent.iterdir())
+    assert native_precision("auto", checks, check, lambda _: None) == "fp32"
+    monkeypatch.setattr("os.replace", full)
+    assert choose_precision("auto", tiny, lambda _: None) == "bf16", "memory says nothing of the vectors"
+    assert sorted(checks.parent.iterdir()) == files
+    assert checks.read_text(encoding="utf-8") == "{}"
 
 
 def test_a_models_folder_that_may_only_be_read_serves_without_its_checks_and_its_cache(

@@ -22,7 +22,7 @@ from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared
 from vaultvec.engines.tokenizer import HfTokenizer
-from vaultvec.errors import EngineError, ModelError
+from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 
 LOWEST_COSINE = 0.999  # below it a half precision is not "the same vectors"; bf16 on all-MiniLM-L6-v2 has 0.99996
 CHECK_TEXTS = 32
@@ -68,6 +68,8 @@ def _lowest_cosine(precision: str, checks: Path, embed: Callable[[str], Vectors]
         exact = embed("fp32")
         try:
             cosines = np.sum(embed(precision) * exact, axis=1)
+        except BatchTooLarge:  # it says nothing of the vectors: asked again the next time
+            return -1.0
         except EngineError:  # a vector that is not finite
             cosines = np.array([np.nan])
         # What is not finite must count as the worst there is, not pass unnoticed as NaN.
@@ -89,9 +91,13 @@ def _check_vectors(prepared: Prepared, precision: str) -> Vectors:
 
 def _replace_text(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):  # gone, unless the disk was full or Windows kept the other file
+            os.unlink(temporary)
 
 
 def _int8_folder(prepared: Prepared) -> Path:
