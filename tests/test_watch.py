@@ -120,6 +120,28 @@ def test_a_vault_that_the_system_cannot_watch_is_looked_at_now_and_then(
     assert sum("large.md" in line for line in lines) <= 1, lines
 
 
+def test_a_vault_that_is_only_looked_at_is_no_reason_to_fail_more_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Iterator[set[tuple[int, str]]]:
+        raise RuntimeError("Too many open files (os error 24)")
+        yield set()
+
+    def fail(*_: object, **__: object) -> IndexReport:
+        began.append(time.monotonic())
+        time.sleep(0.3)
+        raise ModelError("another model is what you want")
+
+    began: list[float] = []
+    monkeypatch.setattr("watchfiles.watch", refuse)
+    monkeypatch.setattr(watching_module, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(watching_module, "index_vault", fail)
+    (tmp_path / "vault").mkdir()
+    with watching(fake_settings(tmp_path / "data"), tmp_path / "vault", []):
+        wait_until(lambda: len(began) >= 3)
+    assert began[2] - began[1] >= 0.3 * watching_module.RESTS
+
+
 def test_a_new_list_of_excluded_files_is_heeded(tmp_path: Path) -> None:
     vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), []
     for folder in (".obsidian", "Hidden"):

@@ -56,7 +56,7 @@ def watch(
         for changed in _changes(folder, settings, debounce, stop, retry_s, notify):
             if stop.is_set():
                 return
-            if changed or unseen or runs.due():
+            if changed or unseen or runs.due(changed is None):
                 unseen = False
                 runs.run()
         stop.wait(retry_s)  # the watcher ended: the folder is away
@@ -76,9 +76,9 @@ class _Runs:
         self._told_at = 0.0
         self._unread: list[tuple[str, str]] = []
 
-    def due(self) -> bool:
-        """Whether the last run failed, long enough ago."""
-        return self._failures > 0 and time.monotonic() >= self._next
+    def due(self, perhaps_changed: bool = False) -> bool:
+        """Whether the last run failed, long enough ago; where none failed, whether the notes may have changed."""
+        return time.monotonic() >= self._next if self._failures else perhaps_changed
 
     def run(self) -> None:
         """One run, told in a line; the same failure in a row is told once a minute."""
@@ -117,9 +117,9 @@ class _Runs:
 
 def _changes(
     vault: Path, settings: Settings, debounce: float, stop: threading.Event, retry_s: float, notify: Notify
-) -> Iterator[bool]:
-    """True after a burst of changes that may concern notes, False every `retry_s` without one. Ends when the vault is
-    away. Where the system does not tell of changes there may always have been one."""
+) -> Iterator[bool | None]:
+    """True after a burst of changes that may concern notes, False every `retry_s` without one; None now and then where
+    the system does not tell. Ends when the vault is away."""
     from watchfiles import watch as watch_files
 
     exclusions = [exclusions_of(settings, vault)]
@@ -143,7 +143,7 @@ def _changes(
         reason = str(error).partition(" (Error {")[0]
         notify(f"the system cannot watch this vault ({reason}); it is looked at every {POLL_SECONDS:.0f} s instead")
         while not stop.wait(POLL_SECONDS) and vault.is_dir():
-            yield True
+            yield None
 
 
 def concerns_notes(vault: Path, path: Path, exclusions: Exclusions) -> bool:
