@@ -431,6 +431,8 @@ def test_a_folder_inside_a_vault_is_linked_through_the_vault(tmp_path: Path) -> 
     (tmp_path / "Vault" / "Part" / "Deep").mkdir(parents=True)
     assert vault_root(tmp_path / "Vault" / "Part" / "Deep") == (tmp_path / "Vault", "Part/Deep/")
     assert vault_root(tmp_path / "Vault") == (tmp_path / "Vault", "")
+    nowhere = tmp_path / ("x" * 300)  # the system refuses to look, as below a folder that may not be entered
+    assert vault_root(nowhere) == (nowhere, "")
 
 
 # ── neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -140,6 +142,34 @@ def test_a_vault_that_is_only_looked_at_is_no_reason_to_fail_more_often(
     with watching(fake_settings(tmp_path / "data"), tmp_path / "vault", []):
         wait_until(lambda: len(began) >= 3)
     assert began[2] - began[1] >= 0.3 * watching_module.RESTS
+
+
+def test_a_drive_that_goes_away_with_an_error_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a network drive does: whoever asks for it is told that there is no connection."""
+
+    def refuse(*_: object, **__: object) -> Iterator[set[tuple[int, str]]]:
+        raise OSError("no notifications on this drive")
+        yield set()
+
+    def away(path: object, **options: bool) -> os.stat_result:
+        if str(path) == str(vault):
+            asked.append(path)
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+        return real(path, **options)  # type: ignore[call-overload,no-any-return]
+
+    real, asked = os.stat, list[object]()
+    monkeypatch.setattr("watchfiles.watch", refuse)
+    monkeypatch.setattr(watching_module, "POLL_SECONDS", 0.1)
+    vault, settings, lines = tmp_path / "vault", fake_settings(tmp_path / "data"), list[str]()
+    vault.mkdir()
+    (vault / "a.md").write_text("The first note.", encoding="utf-8")
+    with watching(settings, vault, lines):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", away)
+            wait_until(lambda: len(asked) > 3)
+            time.sleep(0.5)
+        (vault / "b.md").write_text("The second note.", encoding="utf-8")
+        wait_until(lambda: {"a.md", "b.md"} <= notes_of(settings, vault))
 
 
 def test_a_new_list_of_excluded_files_is_heeded(tmp_path: Path) -> None:

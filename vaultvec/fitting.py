@@ -102,7 +102,7 @@ def result_remarks(settings: Settings, vault: Path, ledger: Ledger, results: Seq
 
 def _changed_lines(vault: Path, ledger: Ledger, paths: Sequence[str]) -> list[str]:
     """Remarks on those of these notes that have gone from the vault, and on those that were saved again."""
-    if not vault.is_dir():
+    if not os.path.isdir(vault):
         return [f"the vault {vault} is not there now; its index answers all the same"]
     sql = "SELECT path, size, mtime_ns FROM notes WHERE path IN (SELECT value FROM json_each(?))"
     with ledger.errors_told():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import unicodedata
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
@@ -88,7 +89,7 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
 def vault_root(folder: Path) -> tuple[Path, str]:
     """(what Obsidian knows as the vault, path of `folder` below it, "" or ending in "/"): an indexed folder may be part of it."""
     for parent in (folder, *folder.parents):
-        if (parent / ".obsidian").is_dir():
+        if os.path.isdir(parent / ".obsidian"):  # Path.is_dir raises where a folder above may not be entered
             below = folder.relative_to(parent).as_posix()
             return parent, "" if below == "." else f"{below}/"
     return folder, ""

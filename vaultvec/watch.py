@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -135,14 +136,14 @@ def _changes(
             stop_event=stop, rust_timeout=int(retry_s * 1000), yield_on_timeout=True, raise_interrupt=True,
         ):  # fmt: skip
             yield bool(changes)
-            if not vault.is_dir():
+            if not os.path.isdir(vault):  # Path.is_dir raises for a drive that went away with an error
                 return
     except FileNotFoundError:
         return
     except (OSError, RuntimeError) as error:  # a folder that may not be read, no watches left, too many watchers
         reason = str(error).partition(" (Error {")[0]
         notify(f"the system cannot watch this vault ({reason}); it is looked at every {POLL_SECONDS:.0f} s instead")
-        while not stop.wait(POLL_SECONDS) and vault.is_dir():
+        while not stop.wait(POLL_SECONDS) and os.path.isdir(vault):
             yield None
 
 
@@ -158,5 +159,5 @@ def concerns_notes(vault: Path, path: Path, exclusions: Exclusions) -> bool:
     if path.suffix.lower() in NOTE_SUFFIXES:
         return not exclusions.excludes(relative, False)
     # A folder that was renamed or removed is told by its own name alone, and may no longer be there to be asked.
-    folder = path.is_dir() or not (path.is_file() or _FILE_ENDING.fullmatch(path.suffix))
+    folder = os.path.isdir(path) or not (os.path.isfile(path) or _FILE_ENDING.fullmatch(path.suffix))
     return folder and not exclusions.excludes(relative, True)
