@@ -111,6 +111,7 @@ def exists(folder: Path) -> bool:
 
 
 def store_error(error: Exception, folder: Path) -> LedgerError:
+    """What Chroma said, and what to do about it."""
     if isinstance(error, LedgerError):
         return error
     text = " ".join(str(error).split())[:200] or type(error).__name__
@@ -126,4 +127,5 @@ def store_error(error: Exception, folder: Path) -> LedgerError:
 
 
 def store_damaged(found: str) -> StoreDamaged:
+    """The one line for a folder that Chroma cannot use: what was found, and the way on."""
     return StoreDamaged(f"Chroma's folder is damaged ({found}); make it anew without a model: python main.py rebuild")

@@ -16,6 +16,7 @@ LEAST_MEMORY = 1 << 30  # bytes: a model, its batches and Chroma
 
 
 def processor() -> Iterator[Finding]:
+    """Which precision it runs in."""
     flags = _cpu_flags()
     if not flags:
         yield Finding("note", "processor", f"{platform.machine()}: its instruction set is not told here")
@@ -46,6 +47,7 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def gpu() -> Iterator[Finding]:
+    """Whether there is one, and whether torch can use it."""
     command = shutil.which("nvidia-smi")
     if command is None:
         yield Finding("ok", "GPU", "Apple's, by way of MPS" if _apple() else "none found; the processor does the work")
@@ -75,6 +77,7 @@ def _apple() -> bool:
 
 
 def memory() -> Iterator[Finding]:
+    """Whether enough is free."""
     import psutil
 
     free = psutil.virtual_memory()
