@@ -17,6 +17,7 @@ setup: .venv/.runtime
 	$(PYTHON) -m venv .venv
 
 .venv/.runtime: .venv/pyvenv.cfg requirements.txt
+	@echo "installing the packages and models into .venv, 1 to 2 GB; this takes minutes" >&2
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

@@ -6,6 +6,7 @@ Both return (n, dim) float32, unit rows, in input order; `[]` gives (0, dim). Th
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vaultvec.choice import OTHER_SHARE, knows
 from vaultvec.datatypes import Encoded, Vectors
 from vaultvec.engines import create_engine, ignore, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import EngineError
-from vaultvec.models import L6, ModelSpec, resolve
+from vaultvec.languages import language_of
+from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.settings import Settings
 from vaultvec.tokenizing import encode_ahead
 
 TIDY_EVERY = 10  # windows
+LOOKED_AT = 100  # texts, for their language
 
 
 class EmbeddingModel:
@@ -45,6 +49,7 @@ class EmbeddingModel:
         self._asked = resolve(model_name)
         self._engine: Engine | None = None
         self._reference: Any = None
+        self._heard = False  # whether a first text was looked at
 
     @property
     def engine(self) -> Engine:
@@ -86,6 +91,7 @@ class EmbeddingModel:
         _check(texts, batch_size)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
+        self._look_at(texts)
         if self._asked.kind != "transformer":
             return np.concatenate([self.engine.embed_documents(part) for part in _slices(texts, batch_size)])
         return self._encode(texts, batch_size)
@@ -101,6 +107,7 @@ class EmbeddingModel:
         _check(texts, batch_size)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
+        self._look_at(texts)
         engine = self.engine
         engine.window = batch_size
         out = np.zeros((len(texts), engine.dim), dtype=np.float32)
@@ -112,6 +119,24 @@ class EmbeddingModel:
                 out[[item.index for item in result.batch.items]] = result.vectors
                 progress.advance(task, len(result.batch.items))
         return out
+
+    def _look_at(self, texts: Sequence[str]) -> None:
+        """Warn, once, of texts in a language that the model does not know: their vectors say next to nothing."""
+        if self._heard:
+            return
+        self._heard = True
+        languages = [code for code in map(language_of, texts[:LOOKED_AT]) if code]
+        foreign = [code for code in languages if not knows(self._asked, code)]
+        if len(foreign) > OTHER_SHARE * len(languages):
+            most = max(sorted(set(foreign)), key=foreign.count)
+            better = (
+                f'EmbeddingModel("{USE}")' if knows(resolve(USE), most) else "another model (python main.py models)"
+            )
+            warnings.warn(
+                f"{self._asked.name} does not know the language of these texts ({most}): their vectors tell next to "
+                f"nothing; take {better}",
+                stacklevel=3,
+            )
 
     def _items(self, texts: Sequence[str], batch_size: int) -> Iterator[Encoded]:
         """Token ids, one window at a time, made in a thread while those before are in the engine."""
@@ -128,10 +153,11 @@ class EmbeddingModel:
     def tidy(self) -> None:
         """Collect garbage, and give the device's unused memory back."""
         gc.collect()
-        if self.engine.device.startswith("cuda"):
+        loaded = self._engine or self._reference  # neither is loaded for this
+        if loaded is not None and str(loaded.device).startswith("cuda"):
             from vaultvec.engines.torch_device import choose_device, free_cache
 
-            free_cache(choose_device(self.engine.device))
+            free_cache(choose_device(str(loaded.device)))
 
     def _encode(self, texts: Sequence[str], batch_size: int) -> Vectors:
         rows: Vectors = self.reference.encode(

@@ -426,3 +426,11 @@ def test_vault_argument_beats_the_environment(data: Path, tmp_path: Path) -> Non
     done = command(data, "status", "--vault", str(tmp_path))
     assert done.returncode == 1
     assert str(tmp_path) in done.stderr
+
+
+@pytest.mark.parametrize("script", ["main.py", "config_optimizer.py", "embedding_speed_fix.py"])
+def test_an_interpreter_without_the_packages_is_told_in_one_line(script: str) -> None:
+    done = subprocess.run([sys.executable, "-S", script, "status"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "lacks the packages of requirements.txt" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

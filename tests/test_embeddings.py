@@ -70,3 +70,20 @@ def test_one_string_is_not_a_list_of_letters(model: EmbeddingModel) -> None:
 def test_a_batch_of_no_texts_is_refused(model: EmbeddingModel) -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         model.get_embeddings_batch(["x"], batch_size=0)
+
+
+def test_texts_in_a_language_that_the_model_does_not_know_are_warned_of_once(tmp_path: Path) -> None:
+    korean = ["고양이가 마당에서 잔다", "주식 시장이 폭락했다"]
+    english = EmbeddingModel(models_dir=tmp_path)
+    with pytest.warns(UserWarning, match=r"all-MiniLM-L6-v2 does not know the language of these texts \(ko\)"):
+        english._look_at(korean)
+    english._look_at(korean)  # a second warning would be an error here
+    EmbeddingModel("universal-sentence-encoder-multilingual-3", models_dir=tmp_path)._look_at(korean)
+    EmbeddingModel(models_dir=tmp_path)._look_at(["a cat sleeps in the yard", "1234", ""])
+
+
+def test_tidying_loads_no_engine(tmp_path: Path) -> None:
+    idle = EmbeddingModel(models_dir=tmp_path)
+    idle.tidy()
+    assert idle._engine is None
+    assert idle._reference is None

@@ -63,7 +63,7 @@ def _notes_line(report: IndexReport) -> str:
         (report.notes_deleted, "deleted"),
     ]
     rest = report.notes_total - report.notes_indexed - report.notes_unchanged - len(report.notes_failed)
-    parts.append((max(0, rest), "left for another run"))  # beyond --limit
+    parts.append((max(0, rest), "beyond --limit"))
     line = ", ".join(f"{n:,} {word}" for n, word in parts if n) or "none"
     return line + (f", {len(report.notes_failed)} failed" if report.notes_failed else "")
 
