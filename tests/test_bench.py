@@ -217,6 +217,8 @@ def test_the_headline_says_what_it_divides_and_how_far_the_rounds_differ(clock: 
     assert report.times_one == pytest.approx(best.texts_per_second / one.texts_per_second)
     told = headline(replace(report, times_one_spread=0.34))
     assert f"{report.times_one:.1f} ± 0.3 times one call per chunk" in told
+    assert "measure again" not in told
+    assert "measure again" in headline(replace(report, times_one_spread=report.times_one * 0.6))
     assert f"(texts/s on {report.used.texts} chunks over texts/s on {one.texts} of them, round by round)" in told
 
 

@@ -37,6 +37,8 @@ def headline(report: Report) -> str:
         f"{best.texts_per_second:.0f} texts/s, {report.times_one:.1f} ± {report.times_one_spread:.1f} times one call per "
         f"chunk (texts/s on {report.used.texts} chunks over texts/s on {slow.texts} of them, round by round)"
     )
+    if report.times_one_spread > report.times_one / 2:
+        text += "; the rounds differ too much to say more: let the machine rest and measure again"
     if report.proposal:
         return f"{text}; the proposed settings: {report.gain:.2f}x ± {report.gain_spread:.2f} of the present ones"
     return f"{text}; nothing measured better than the present settings"
