@@ -30,8 +30,10 @@ from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, prepare_facts, prepare_graph
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
+from vaultvec.fitting import query_precision
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
-from vaultvec.session import query_engine
+from vaultvec.pipeline import index_vault
+from vaultvec.session import open_searcher, query_engine
 from vaultvec.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -302,6 +304,33 @@ def test_a_query_has_all_cores_unless_told_otherwise(
     engine = query_engine(settings, resolve(str(tiny_bert)), lambda _: None)
     assert engine.streams == streams
     assert engine.embed_query("bread").shape == (engine.dim,)
+
+
+@pytest.mark.parametrize("asked", ["int8", "bf16"])
+def test_a_precision_that_cannot_be_had_here_ends_no_search_of_an_index_that_needs_none(
+    asked: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32"}))
+    monkeypatch.setattr(openvino_precision, "find_spec", lambda _: None)  # no nncf
+    vault, settings = tmp_path / "vault", Settings(tmp_path, tmp_path / "data", engine="openvino", workers=0)
+    settings = replace(settings, embedding_model=str(tiny_bert), precision="fp32")
+    vault.mkdir()
+    (vault / "a.md").write_text("bread with butter", encoding="utf-8")
+    index_vault(settings, vault)
+    searcher = open_searcher(replace(settings, precision=asked), vault)
+    try:
+        assert searcher.search("bread", mode="semantic").results[0].path == "a.md"
+    finally:
+        searcher.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "taken"),
+    [("auto", "int8", "auto"), ("int8", "int8", "int8"), ("bf16", "int8", "auto"), ("int8", "full", "auto"),
+     ("fp32", "full", "fp32"), ("fp32", "int8", "fp32")],
+)  # fmt: skip
+def test_the_precision_of_a_query(asked: str, made: str, taken: str) -> None:
+    assert query_precision(asked, resolve(L6).fingerprint(made)) == taken
 
 
 # ── precision and memory ─────────────────────────────────────────────────────────────────────────────────────────────

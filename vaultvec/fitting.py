@@ -36,7 +36,7 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
     if wanted and list(map(_comparable, wanted)) != list(map(_comparable, names)):
         found.append(f"EMBEDDING_MODEL asks for {' + '.join(wanted)}, not {' + '.join(names)}")
     precision = precision_class(settings)
-    made = {"int8" if _INT8.search(fingerprint) else "full" for _, fingerprint, _, _ in models}
+    made = {class_of(fingerprint) for _, fingerprint, _, _ in models}
     if made != {precision}:
         found.append(
             f'PRECISION is "{settings.precision}", the vectors are {"int8" if precision == "full" else "full"}'
@@ -48,6 +48,17 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
     elif made_by != asked:
         found.append(f'ENGINE is "{settings.engine}", the vectors were made {f"by {made_by}" if made_by else "here"}')
     return found
+
+
+def class_of(fingerprint: str) -> str:
+    """The precision class that vectors were made in: "int8" or "full"."""
+    return "int8" if _INT8.search(fingerprint) else "full"
+
+
+def query_precision(wanted: str, fingerprint: str) -> str:
+    """PRECISION for the queries of the index with this fingerprint. What config.py asks for of a new index (int8, or a
+    half that this machine may not have) ends no search of this one."""
+    return wanted if wanted in ("auto", "fp32", class_of(fingerprint)) else "auto"
 
 
 def made_by_server(settings: Settings, ledger: Ledger) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from vaultvec.engines import SERVERS, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
-from vaultvec.fitting import made_by_server
+from vaultvec.fitting import made_by_server, query_precision
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.models import ModelSpec, resolve
@@ -39,6 +39,7 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
 def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) -> ModelSlot:
     number, fingerprint, name, dim = row
     spec = resolve(name)
+    settings = replace(settings, precision=query_precision(settings.precision, fingerprint))
 
     def load() -> Engine:
         model = spec if settings.engine in SERVERS else resolve_model(spec, settings.models_dir)
