@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vaultvec.config_file import read_text, read_values
 from vaultvec.config_keys import GUIDE_VALUES
+from vaultvec.errors import VaultvecError
+from vaultvec.index import current_index
 from vaultvec.measure.extras import ollama_answers
+from vaultvec.measure.results import Place
+from vaultvec.measure.sampling import place_of
 from vaultvec.settings import Settings
 
 BACKUP = "config_backup.py"
+SAMPLE = "sample_vault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +38,64 @@ class Step:
 
 def checklist(settings: Settings, config: Path) -> list[Step]:
     """The guide's steps in order. Reads config.py, the newest benchmark, and whether Ollama listens on its port."""
-    report = newest_report(settings.reports_dir)
-    return [*_first_phase(config, report), *_second_phase(settings, report), *_third_phase(settings, report)]
+    vault = settings.vault_path or config.with_name(SAMPLE)  # as the scripts measure
+    report, elsewhere = newest_report(settings.reports_dir, lambda: place_of(settings, vault))
+    return [*_first_phase(settings, config, report, elsewhere), *_second_phase(settings, report),
+            *_third_phase(settings, report)]  # fmt: skip
 
 
-def newest_report(folder: Path) -> dict[str, Any]:
-    """The last benchmark's JSON; {} when there is none."""
+def newest_report(folder: Path, here: Callable[[], Place]) -> tuple[dict[str, Any], str]:
+    """The last benchmark's JSON that was made `here`, and ""; where there is none, {} and what stands in its way."""
+    place: Place | None = None
+    elsewhere = ""
     for path in sorted(folder.glob("bench-*.json"), reverse=True):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            made, kept = found["made"], found.get("place")
+            then = Place(**kept) if kept else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a broken report is no report
-        if isinstance(found, dict):
-            return found
-    return {}
+        try:
+            place = place or here()
+        except VaultvecError as error:
+            return {}, f"not known ({error})"
+        differs = then.differences(place) if then else "it does not say of which vault"
+        if not differs:
+            return found, ""
+        elsewhere = elsewhere or f"not yet (the measurement of {made} is of another place: {differs})"
+    return {}, elsewhere
 
 
-def _first_phase(config: Path, report: dict[str, Any]) -> list[Step]:
+def _first_phase(settings: Settings, config: Path, report: dict[str, Any], elsewhere: str) -> list[Step]:
     phase = "1 · settings (the guide: 5 minutes, 3-5x)"
     values = read_values(read_text(config).text, config.name)
-    tuned = bool(report) and report.get("proposal") is not None and _holds(values, report["proposal"])
+    proposal = report.get("proposal")
+    holds = proposal is not None and all(values.get(key) == value for key, value in proposal.items())
     guide = sum(values.get(key) == value for key, value in GUIDE_VALUES.items())
     gain = f"the tuned settings are {report['gain']:.2f}x the present ones" if report.get("gain") else ""
+    if proposal == {}:
+        gain = "the last run proposes none but those that config.py has"
+    measured = bool(report) and settings.vault_path is not None
+    made = f"last run {report['made']}{'' if measured else f', on {SAMPLE}: no vault is set'}" if report else elsewhere
     return [
-        Step(phase, "measure this machine on your notes", bool(report), f"last run {report['made']}" if report else "",
-             "" if report else "python embedding_speed_fix.py 1"),
+        Step(phase, "measure this machine on your notes", measured, made,
+             "" if measured else f"python embedding_speed_fix.py 1{_which(settings)}"),
         Step(phase, "back up config.py", config.with_name(BACKUP).is_file(), "", "made by the first apply"),
-        Step(phase, f"apply the settings ({guide} of {len(GUIDE_VALUES)} stand at the guide's value)", tuned, gain,
-             "" if tuned else "python config_optimizer.py 2"),
+        Step(phase, f"apply the settings ({guide} of {len(GUIDE_VALUES)} stand at the guide's value)",
+             holds and bool(proposal or guide), gain, "" if holds else "python config_optimizer.py 2"),
     ]  # fmt: skip
 
 
-def _holds(values: dict[str, Any], proposal: dict[str, Any]) -> bool:
-    return all(values.get(key) == value for key, value in proposal.items())
+def _which(settings: Settings) -> str:
+    """What a command needs besides while no vault is set."""
+    return " --vault DIR" if settings.vault_path is None else ""
+
+
+def _indexed(settings: Settings) -> bool:
+    try:
+        return settings.vault_path is not None and current_index(settings, settings.vault_path).is_dir()
+    except VaultvecError:
+        return False
 
 
 def _second_phase(settings: Settings, report: dict[str, Any]) -> list[Step]:
@@ -73,10 +104,10 @@ def _second_phase(settings: Settings, report: dict[str, Any]) -> list[Step]:
     gain = ""
     if rows.get("one") and rows.get("present"):
         gain = f"{rows['present'] / rows['one']:.1f}x the per-chunk way: {rows['present']:.0f} against {rows['one']:.0f} texts/s"
-    indexed = any(settings.data_dir.glob("vaults/*/current"))
+    indexed = _indexed(settings)
     return [
         Step(phase, "embed with obsidian_processor_optimized.py (main.py does)", True, gain, ""),
-        Step(phase, "index the vault", indexed, "", "" if indexed else "python main.py index"),
+        Step(phase, "index the vault", indexed, "", "" if indexed else f"python main.py index{_which(settings)}"),
         Step(phase, "the per-file way stays for comparison", True, "", "python main.py index --baseline"),
     ]
 
