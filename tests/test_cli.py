@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ import pytest
 
 import main
 from vaultvec.datatypes import SearchResult
+from vaultvec.settings import load_settings
+from vaultvec.status import read_status
 from vaultvec.terminal import results
 from vaultvec.terminal.console import plain
+from vaultvec.terminal.summaries import print_status
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_vault"
@@ -129,6 +133,16 @@ def test_status_json(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert status["stale_notes"] == 0
     assert status["index_bytes"] > 100_000
     assert {"model", "fingerprint", "notes_total", "chunks_total"} <= set(status)
+
+
+def test_status_has_no_percentage_of_nothing(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
+    status = read_status(load_settings(ROOT / "config.py", os.environ), SAMPLE)
+    print_status(status)
+    assert "embedded (100.0%)" in capsys.readouterr().out
+    print_status(replace(status, chunks=0, embedded=0))
+    out = capsys.readouterr().out
+    assert "0 embedded" in out
+    assert "%" not in "".join(line for line in out.splitlines() if line.startswith("chunks"))
 
 
 def test_related_and_links(cli: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,11 +74,12 @@ def _seconds(seconds: float) -> str:
 
 def print_status(status: Status) -> None:
     """What is stored."""
+    share = f" ({status.coverage:.1%})" if status.chunks else ""
     stale = "the vault cannot be read" if status.stale_notes is None else "notes changed since"
     _print_fields(
         ("vault", "", status.vault),
         ("notes", f"{status.notes:,}", ""),
-        ("chunks", f"{status.chunks:,}", f"{status.embedded:,} embedded ({status.coverage:.1%})"),
+        ("chunks", f"{status.chunks:,}", f"{status.embedded:,} embedded{share}"),
         ("stale", "?" if status.stale_notes is None else f"{status.stale_notes:,}", stale),
         ("on disk", f"{status.index_bytes / 1e6:,.1f} MB", ""),
         ("model", "", " + ".join(status.models)),
