@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import main
-from vaultvec.datatypes import SearchResult
+from vaultvec.datatypes import IndexReport, SearchResult
 from vaultvec.settings import load_settings
 from vaultvec.status import read_status
 from vaultvec.terminal import results
 from vaultvec.terminal.console import plain
-from vaultvec.terminal.summaries import print_status
+from vaultvec.terminal.summaries import print_report, print_status
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_vault"
@@ -143,6 +143,12 @@ def test_status_has_no_percentage_of_nothing(cli: None, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "0 embedded" in out
     assert "%" not in "".join(line for line in out.splitlines() if line.startswith("chunks"))
+
+
+def test_notes_that_moved_are_not_called_deleted(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(IndexReport(notes_total=6, notes_indexed=6, notes_deleted=6))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "6 indexed, 6 gone from their old place (moved, deleted or excluded)" in out
 
 
 def test_related_and_links(cli: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def _notes_line(report: IndexReport) -> str:
     parts = [
         (report.notes_indexed, "indexed"),
         (report.notes_unchanged, "unchanged"),
-        (report.notes_deleted, "deleted"),
+        (report.notes_deleted, "gone from their old place (moved, deleted or excluded)"),
     ]
     rest = report.notes_total - report.notes_indexed - report.notes_unchanged - len(report.notes_failed)
     parts.append((max(0, rest), "beyond --limit"))
