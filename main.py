@@ -99,8 +99,10 @@ def run_related(settings: Settings, args: argparse.Namespace) -> int:
 
 def run_links(settings: Settings, args: argparse.Namespace) -> int:
     """links: pairs of notes that are close but not linked."""
+    from vaultvec.ranking.filters import check_score
     from vaultvec.session import open_searcher
 
+    check_score(args.min_score)
     searcher = open_searcher(settings, settings.vault(), console.say)
     try:
         pairs = searcher.links(args.k, args.min_score)

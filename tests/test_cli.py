@@ -196,6 +196,8 @@ BAD = [
     (["search", "x", "--tag", "no-such-tag"], "no note has the tag"),
     (["search", "x", "--since", "yesterday"], "2026-01-31"),
     (["search", "x", "--min-score", "7"], "0 to 1"),
+    (["links", "--min-score", "5"], "--min-score is 5.0, expected 0 to 1"),
+    (["search", "x", "--folder", ""], "expected a folder"),
     (["related", "Backups 3-2"], "Backups 3-2-1"),
     (["export", "vectors.txt"], ".npz"),
     (["export", "~nobody-of-that-name/vectors.npz"], "names no file"),

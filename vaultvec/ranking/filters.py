@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +12,8 @@ from pathlib import PurePosixPath
 from vaultvec.errors import QueryError
 from vaultvec.lookup import NoteRow
 from vaultvec.names import nearest_names
+
+TAGS_NAMED = 5  # where none is near the one asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,17 @@ class Filters:
 
 
 def parse_filters(
-    folder: str = "", tags: Sequence[str] = (), since: str = "", until: str = "", min_score: float | None = None
+    folder: str | None = None,
+    tags: Sequence[str] = (),
+    since: str = "",
+    until: str = "",
+    min_score: float | None = None,
 ) -> Filters:
-    """Dates are local days (2026-01-31), `until` included. Raises QueryError for a date, tag or score that cannot be."""
-    if min_score is not None and not 0.0 <= min_score <= 1.0:
-        raise QueryError(f"--min-score is {min_score}, expected 0 to 1")
+    """Dates are local days (2026-01-31), `until` included. Raises QueryError for a folder, tag, date or score that cannot
+    be."""
+    check_score(min_score)
+    if folder is not None and not folder.strip():
+        raise QueryError(f"--folder is {folder!r}, expected a folder of the vault such as Projects or Projects/Garden")
     for tag in tags:
         if not _tag(tag):
             raise QueryError(f"--tag is {tag!r}, expected a tag such as project or project/garden")
@@ -43,12 +52,18 @@ def parse_filters(
     if start and end and start > end:
         raise QueryError(f"--since {since} is later than --until {until}")
     return Filters(
-        folder,
+        folder or "",
         tuple(tags),
         _nanoseconds(start, "--since") if start else None,
         _nanoseconds(end + timedelta(days=1), "--until") if end else None,
         min_score,
     )
+
+
+def check_score(least: float | None) -> None:
+    """Raises QueryError for a lowest score that is no score."""
+    if least is not None and not 0.0 <= least <= 1.0:
+        raise QueryError(f"--min-score is {least}, expected 0 to 1")
 
 
 def _day(text: str, option: str) -> datetime:
@@ -79,8 +94,10 @@ def passing_notes(notes: Collection[NoteRow], filters: Filters) -> set[int]:
         raise QueryError(f"no note lies in the folder {filters.folder!r}{near}")
     for tag in filters.tags:
         if not any(_has_tag(note, tag) for note in notes):
-            known = {part for note in notes for own in note.tags for part in _with_parents(own)}
-            raise QueryError(f"no note has the tag {tag!r}{nearest_names(tag.lstrip('#'), known)}")
+            known = Counter(part for note in notes for own in note.tags for part in _with_parents(own))
+            most = ", ".join(name for name, _ in known.most_common(TAGS_NAMED))
+            other = f"; the most used: {most}" if most else "; the indexed notes have no tags, leave --tag out"
+            raise QueryError(f"no note has the tag {tag!r}{nearest_names(tag.lstrip('#'), known) or other}")
     if not filters.folder and not filters.tags and notes:
         newest = datetime.fromtimestamp(max(note.mtime_ns for note in notes) / 1e9)
         oldest = datetime.fromtimestamp(min(note.mtime_ns for note in notes) / 1e9)

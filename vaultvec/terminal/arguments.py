@@ -71,7 +71,7 @@ def _add_search(add: Add) -> None:
         default="hybrid",
         help="by both, by meaning alone, or by words alone (hybrid)",
     )
-    search.add_argument("--folder", default="", metavar="F", help="only notes in this folder of the vault")
+    search.add_argument("--folder", metavar="F", help="only notes in this folder of the vault")
     search.add_argument(
         "--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too"
     )
@@ -92,7 +92,7 @@ def _add_neighbours(add: Add) -> None:
 
     links = add("links", "pairs of notes that are close but not linked to each other")
     links.add_argument("-k", type=_positive, default=20, metavar="N", help="how many pairs (20)")
-    links.add_argument("--min-score", type=_number, default=0.6, metavar="S", help="lowest cosine (0.6)")
+    links.add_argument("--min-score", type=_number, default=0.6, metavar="S", help="lowest cosine, 0 to 1 (0.6)")
 
 
 def _add_rest(add: Add) -> None:
