@@ -274,12 +274,12 @@ def guarded(action: Callable[[], int]) -> int:
         return 1
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def main(argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
+    """Entry point, with a `parser` of its own for another script; returns the exit code."""
     vaultvec.terminal.starting.listen()
     use_utf8()
-    parser = build_parser()
-    return guarded(lambda: run(parser, sys.argv[1:] if argv is None else argv))
+    made = parser or build_parser()
+    return guarded(lambda: run(made, sys.argv[1:] if argv is None else argv))
 
 
 def leave(code: int) -> NoReturn:

@@ -109,5 +109,6 @@ class ObsidianProcessor:
 
 if __name__ == "__main__":
     import main
+    from vaultvec.terminal.arguments import build_index_parser
 
-    main.leave(main.main(["index", "--baseline", *sys.argv[1:]]))
+    main.leave(main.main(["--baseline", *sys.argv[1:]], build_index_parser("obsidian_processor.py")))

@@ -76,5 +76,6 @@ class OptimizedObsidianProcessor:
 
 if __name__ == "__main__":
     import main
+    from vaultvec.terminal.arguments import build_index_parser
 
-    main.leave(main.main(["index", *sys.argv[1:]]))
+    main.leave(main.main(sys.argv[1:], build_index_parser("obsidian_processor_optimized.py")))

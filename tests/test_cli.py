@@ -235,7 +235,10 @@ def test_bad_input_is_one_clear_line(
         (["watch", "--debounce", "soon"], "--debounce: 'soon' is no number"),
         (["search", "how", "to", "prune"], "between quotes"),
         (["search", "-x", "roses"], "after --"),
+        (["search", "-google"], "required: query; one that begins with - comes last, after --"),
         (["--json", "status"], "options stand after the command"),
+        (["index", "/some/folder"], "a folder after --vault"),
+        (["watch", "--json"], "watch has no --json: it goes on until Ctrl-C"),
     ],
     ids=lambda row: " ".join(row) if isinstance(row, list) else "",
 )
@@ -246,6 +249,17 @@ def test_wrong_usage_is_told_in_the_users_words(
         main.main(arguments)
     assert error.value.code == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["obsidian_processor.py", "obsidian_processor_optimized.py"])
+def test_the_processors_go_by_their_own_names(name: str) -> None:
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, name, *arguments], cwd=ROOT, text=True, capture_output=True, check=False, timeout=300
+        )
+
+    assert ask("--help").stdout.startswith(f"usage: {name} [-h]")
+    assert ask("/nope").stderr.endswith("unrecognized arguments: /nope; the folder of the vault comes after --vault\n")
 
 
 def test_more_results_than_sqlite_can_count(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,10 +380,18 @@ def test_the_vault_may_stand_before_the_command(data: Path, tmp_path: Path, befo
     assert "nowhere" in done.stderr
 
 
+@pytest.mark.parametrize("answer", ["0", "q"])
+def test_the_question_for_a_vault_leads_back_to_the_menu(data: Path, answer: str) -> None:
+    done = command(data, stdin=f"6\n{answer}\n0\n", vault=None)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("0  Quit") == 2
+    assert "vault not found" not in done.stderr
+
+
 def test_the_menu_asks_again_for_a_vault_that_is_not_there(data: Path) -> None:
     done = command(data, stdin=f"6\n/no/such/folder\n{SAMPLE}\n0\n", vault=None)
     assert done.returncode == 0, done.stderr
-    assert "vault not found" in done.stderr
+    assert "vault not found: /no/such/folder; type another folder" in done.stderr
     assert "notes" in done.stdout
 
 

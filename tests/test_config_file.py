@@ -89,6 +89,7 @@ def test_a_missing_key_is_appended_with_a_comment() -> None:
         ("STREAMS = 2", {"STREAMS": True}, "expected 1 to 64"),
         ("FAST_MODE = False", {"FAST_MODE": 1}, "True or False"),
         ("STREAMS = 2", {"NOTHING": 1}, "NOTHING is no key"),
+        ("FAST_MODE = true", {"FAST_MODE": True}, "FAST_MODE is true, expected True or False"),
         ("STREAMS = 1 + 1", {"STREAMS": 3}, "plain value"),
     ],
 )

@@ -37,7 +37,7 @@ def vault(tmp_path: Path) -> Path:
 
 def test_open_vault_names_what_is_wrong(tmp_path: Path) -> None:
     put(tmp_path, "file.md")
-    with pytest.raises(VaultError, match="not found"):
+    with pytest.raises(VaultError, match=r"not found: .*; check the path, or name another with --vault$"):
         open_vault(tmp_path / "nothing")
     with pytest.raises(VaultError, match="not a folder"):
         open_vault(tmp_path / "file.md")

@@ -125,9 +125,11 @@ def _literal(node: ast.expr, key: str, name: str) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError) as error:
+        expected = "a plain value; the file is read, never run"
+        if isinstance(node, ast.Name) and key in KEYS and node.id.lower() in ("true", "false", "none"):
+            expected = KEYS[key].check.expected
         raise SettingsError(
-            f"{name} line {node.lineno}: {key} is {shorten(ast.unparse(node))}, expected a plain value; "
-            "the file is read, never run"
+            f"{name} line {node.lineno}: {key} is {shorten(ast.unparse(node))}, expected {expected}"
         ) from error
 
 

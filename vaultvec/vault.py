@@ -22,16 +22,17 @@ NEVER = frozenset({"node_modules"})
 MOST_NS = 2**63 - 1  # of SQLite's integers
 
 
-def open_vault(path: Path) -> Path:
-    """The vault's resolved folder. Raises VaultError if it is missing, not a folder, or cannot be listed."""
+def open_vault(path: Path, instead: str = "check the path, or name another with --vault") -> Path:
+    """The vault's resolved folder. Raises VaultError if it is missing, not a folder, or cannot be listed; its
+    text says what to do `instead`."""
     try:
         vault = path.expanduser().resolve(strict=True)
         with os.scandir(vault) as entries:
             next(entries, None)
     except FileNotFoundError:
-        raise VaultError(f"vault not found: {path} (expected the folder of an Obsidian vault; set --vault)") from None
+        raise VaultError(f"vault not found: {path}; {instead}") from None
     except NotADirectoryError:
-        raise VaultError(f"vault is not a folder: {path} (expected a folder of notes; set --vault)") from None
+        raise VaultError(f"vault is not a folder: {path}; {instead}") from None
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links, or no home folder
         raise VaultError(f"vault cannot be read: {path} ({_reason(error)}); check its permissions") from None
     return vault

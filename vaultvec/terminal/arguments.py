@@ -9,20 +9,32 @@ from typing import NoReturn
 
 Add = Callable[[str, str], argparse.ArgumentParser]
 MOST = 10**9  # notes or results that can be asked for; SQLite counts no further than 2**63
+INDEX = "index the vault; a second run does only what changed"
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is most likely meant by arguments that nobody asked for."""
 
+    words = "the words of a query go between quotes, a folder after --vault"
+    options = "options stand after the command, a query that begins with - comes last, after --"
+
     def error(self, message: str) -> NoReturn:
         said, colon, rest = message.partition("unrecognized arguments: ")
         if colon and not said:
-            message += (
-                "; options stand after the command, a query that begins with - comes last, after --"
-                if rest.startswith("-")
-                else "; several words go between quotes"
-            )
+            message += f"; {self.options if rest.startswith('-') else self.words}"
+        if message.endswith((" required: query", " required: note")):
+            message += "; one that begins with - comes last, after --"
         super().error(message)
+
+
+class _IndexParser(_Parser):
+    words = "the folder of the vault comes after --vault"
+    options = "--help lists the options"
+
+
+class _NoJson(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser.error("watch has no --json: it goes on until Ctrl-C, so there is no document; index has one")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,27 +42,44 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="main.py", description="Turn an Obsidian vault into a search index, fast. Without a command: a menu."
     )
-    vault = "the vault (else VAULTVEC_VAULT, else VAULT_PATH in config.py)"
-    parser.add_argument("--vault", metavar="DIR", help=vault)
+    _add_vault(parser, None)
     on_vault = _Parser(add_help=False)
-    on_vault.add_argument("--vault", metavar="DIR", default=argparse.SUPPRESS, help=vault)  # keeps one said before it
+    _add_vault(on_vault, argparse.SUPPRESS)  # keeps one said before it
     with_json = _Parser(add_help=False, parents=[on_vault])
-    with_json.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_json(with_json)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", dest="command")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         shared = on_vault if name == "watch" else with_json  # it never ends by itself, so it has no document
         return commands.add_parser(name, help=text, description=text, parents=[shared])
 
-    _add_index(add)
+    _add_index_options(add("index", INDEX))
     _add_search(add)
     _add_neighbours(add)
     _add_rest(add)
     return parser
 
 
-def _add_index(add: Add) -> None:
-    index = add("index", "index the vault; a second run does only what changed")
+def build_index_parser(script: str) -> argparse.ArgumentParser:
+    """Of a script that does what the command `index` does; parses to the same."""
+    parser = _IndexParser(prog=script, description=INDEX)
+    _add_vault(parser, None)
+    _add_json(parser)
+    _add_index_options(parser)
+    parser.set_defaults(command="index")
+    return parser
+
+
+def _add_vault(parser: argparse.ArgumentParser, default: str | None) -> None:
+    text = "the vault (else VAULTVEC_VAULT, else VAULT_PATH in config.py)"
+    parser.add_argument("--vault", metavar="DIR", default=default, help=text)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _add_index_options(index: argparse.ArgumentParser) -> None:
     index.add_argument("--full", action="store_true", help="read every note again (known texts keep their vectors)")
     index.add_argument(
         "--limit", type=_positive, metavar="N", help="only the N most recently edited notes that changed"
@@ -99,7 +128,7 @@ def _add_rest(add: Add) -> None:
     add("status", "what is stored, and how far it is behind the notes")
     add("doctor", "find what is wrong, and say what mends it")
     watch = add("watch", "keep the index up to date until Ctrl-C")
-    watch.set_defaults(json=False)
+    watch.add_argument("--json", action=_NoJson, nargs=0, default=False, help=argparse.SUPPRESS)
     watch.add_argument("--debounce", type=_number, default=2.0, metavar="S", help="seconds of quiet before a run (2)")
     export = add("export", "write ids, paths, texts and vectors to a .npz file")
     export.add_argument("file", metavar="FILE.npz")

@@ -53,6 +53,8 @@ class Menu:
                     console.say(f"{choice!r} is not on the menu; type a number from 0 to 6")
                     continue
                 vault = vault or self._ask_vault()
+                if vault is None:
+                    continue
                 advice.name_vault(vault)
                 code = self.guarded(partial(entries[choice], vault))
             except EOFError:
@@ -63,7 +65,8 @@ class Menu:
             if code == 130:
                 return code
 
-    def _ask_vault(self) -> str:
+    def _ask_vault(self) -> str | None:
+        """The folder that config.py names, else one that is asked for; None: back to the menu."""
         from vaultvec.vault import open_vault
 
         settings = load_settings(self.config, os.environ)
@@ -72,12 +75,14 @@ class Menu:
         sample = self.config.parent / "sample_vault"
         while True:
             try:
-                answer = console.ask(f"folder of your vault (Enter for {sample.name}): ").strip("\"' ") or str(sample)
+                answer = console.ask(f"folder of your vault (Enter for {sample.name}, 0 goes back): ").strip("\"' ")
             except EOFError as error:
                 raise VaultvecError(NO_VAULT) from error
+            if answer in ("0", "q"):
+                return None
             try:
-                open_vault(Path(answer))
-                return answer
+                open_vault(Path(answer or sample), "type another folder")
+                return answer or str(sample)
             except VaultError as error:
                 console.complain(str(error))
 
