@@ -178,6 +178,9 @@ def _slices(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 def _check(texts: Sequence[str], batch_size: int) -> None:
     if isinstance(texts, str):
         raise TypeError("texts is one string, expected a list of strings")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{position}] is {type(text).__name__}, expected a string")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
 

@@ -67,6 +67,12 @@ def test_one_string_is_not_a_list_of_letters(model: EmbeddingModel) -> None:
         model.get_embeddings_batch_fast("bread")
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_no_string_is_named_by_its_position(model: EmbeddingModel, way: str) -> None:
+    with pytest.raises(TypeError, match=r"^texts\[1\] is NoneType, expected a string$"):
+        getattr(model, way)(["bread", None, 3])
+
+
 def test_a_batch_of_no_texts_is_refused(model: EmbeddingModel) -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         model.get_embeddings_batch(["x"], batch_size=0)
