@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from vaultvec.models import CATALOGUE, MULTILINGUAL, ModelSpec, bundled_folder
-from vaultvec.settings import Settings
+from vaultvec.settings import SERVER_ENGINES, Settings
 
 
 def list_models(settings: Settings) -> list[dict[str, Any]]:
@@ -40,12 +40,19 @@ def _here(spec: ModelSpec, settings: Settings) -> str:
 
 
 def _measured(settings: Settings) -> dict[str, dict[str, float]]:
-    """Speed and top-10 agreement with all-MiniLM-L6-v2, from the newest benchmark that measured models."""
+    """Speed and top-10 agreement with all-MiniLM-L6-v2, of each model from the newest benchmark that measured it.
+
+    Every benchmark measures the model in use, a thorough one the guide's models too.
+    """
     found: dict[str, dict[str, float]] = {}
     for path in sorted(settings.reports_dir.glob("*.json")):
         try:
-            rows = json.loads(path.read_text(encoding="utf-8")).get("models", [])
-            found.update({row["name"]: row for row in rows})
+            report = json.loads(path.read_text(encoding="utf-8"))
+            used = {row["key"]: row["texts_per_second"] for row in report.get("rows", [])}.get("present")
+            if used and report["engine"] not in SERVER_ENGINES:  # a server's speed is not this program's
+                name = report["model"]
+                found[name] = {**found.get(name, {}), "texts_per_second": used}
+            found.update({row["name"]: row for row in report.get("models", [])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a broken report is no report
     return found

@@ -111,6 +111,9 @@ def print_models(rows: Sequence[dict[str, Any]]) -> None:
         )
         table.add_row(*[Text(str(cell)) for cell in (*cells, speed, agreement)])
     out.print(table)
+    say(
+        "texts/s: python embedding_speed_fix.py 1 measures the model in use, and with --thorough the guide's that are here"
+    )
     for row in rows:
         say(f"{row['name']}: {row['remark']}")
 
