@@ -66,6 +66,7 @@ def test_none_passes(filters: Filters, line: str) -> None:
     [
         ({"since": "yesterday"}, "expected a day such as 2026-01-31"),
         ({"until": "2026-02-30"}, "expected a day"),
+        ({"since": ""}, "expected a day"),
         ({"since": "0001-01-01"}, "from 1970 on"),
         ({"since": "2026-02-02", "until": "2026-02-01"}, "later than"),
         ({"min_score": 1.5}, "0 to 1"),

@@ -35,8 +35,8 @@ class Filters:
 def parse_filters(
     folder: str | None = None,
     tags: Sequence[str] = (),
-    since: str = "",
-    until: str = "",
+    since: str | None = None,
+    until: str | None = None,
     min_score: float | None = None,
 ) -> Filters:
     """Dates are local days (2026-01-31), `until` included. Raises QueryError for a folder, tag, date or score that cannot
@@ -47,8 +47,8 @@ def parse_filters(
     for tag in tags:
         if not _tag(tag):
             raise QueryError(f"--tag is {tag!r}, expected a tag such as project or project/garden")
-    start = _day(since, "--since") if since else None
-    end = _day(until, "--until") if until else None
+    start = _day(since, "--since") if since is not None else None
+    end = _day(until, "--until") if until is not None else None
     if start and end and start > end:
         raise QueryError(f"--since {since} is later than --until {until}")
     return Filters(

@@ -104,8 +104,8 @@ def _add_search(add: Add) -> None:
     search.add_argument(
         "--tag", action="append", default=[], metavar="T", help="only notes with this tag, nested ones too"
     )
-    search.add_argument("--since", default="", metavar="DATE", help="only notes changed on or after 2026-01-31")
-    search.add_argument("--until", default="", metavar="DATE", help="only notes changed on or before this day")
+    search.add_argument("--since", metavar="DATE", help="only notes changed on or after 2026-01-31")
+    search.add_argument("--until", metavar="DATE", help="only notes changed on or before this day")
     search.add_argument("--exclude", action="append", default=[], metavar="WORD", help="no results with this word")
     search.add_argument("--min-score", type=_number, metavar="S", help="only results from this score on (0 to 1)")
     search.add_argument("--all-chunks", action="store_true", help="several rows a note")
