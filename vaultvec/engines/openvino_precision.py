@@ -29,7 +29,7 @@ CHECK_TEXTS = 32
 LONG_CHECK_TOKENS = 2048  # of one text more, as long as the model takes up to here: errors of position show late
 CALIBRATION_TEXTS = 64
 HALF = ("bf16", "fp16")
-NNCF = "pip install nncf==3.4.0"
+NNCF = "python -m pip install nncf==3.4.0"
 
 
 def choose_precision(wanted: str, prepared: Prepared, notify: Notify) -> str:
