@@ -41,7 +41,9 @@ class EmbeddingModel:
         device: str | None = None,
         notify: Callable[[str], None] = ignore,
     ) -> None:
-        """`device` is the baseline's: "cpu", "cuda" or "mps"; None lets sentence-transformers choose."""
+        """`notify` hears what a user should know, a line at a time; without it, of that the weightiest comes as a warning.
+
+        `device` is the baseline's: "cpu", "cuda" or "mps"; None lets sentence-transformers choose."""
         self.settings = settings or Settings()
         self.models_dir = models_dir or self.settings.models_dir
         self.device = device
@@ -121,7 +123,7 @@ class EmbeddingModel:
         return out
 
     def _look_at(self, texts: Sequence[str]) -> None:
-        """Warn, once, of texts in a language that the model does not know: their vectors say next to nothing."""
+        """Say once, to `notify` or as a warning, that the model does not know the language of the first texts."""
         if self._heard:
             return
         self._heard = True
@@ -132,11 +134,11 @@ class EmbeddingModel:
             better = (
                 f'EmbeddingModel("{USE}")' if knows(resolve(USE), most) else "another model (python main.py models)"
             )
-            warnings.warn(
-                f"{self._asked.name} does not know the language of these texts ({most}): their vectors tell next to "
-                f"nothing; take {better}",
-                stacklevel=3,
-            )
+            line = f"{self._asked.name} does not know the language of these texts ({most}): their vectors tell next to nothing"
+            if self._notify is ignore:
+                warnings.warn(f"{line}; take {better}", stacklevel=3)
+            else:
+                self._notify(line)
 
     def _items(self, texts: Sequence[str], batch_size: int) -> Iterator[Encoded]:
         """Token ids, one window at a time, made in a thread while those before are in the engine."""
