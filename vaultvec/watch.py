@@ -18,9 +18,7 @@ from vaultvec.vault import NOTE_SUFFIXES, Exclusions, open_vault
 
 RETRY_SECONDS = 5.0  # after a run that failed: another process had the lock, the vault was away, the disk was full
 LONGEST_RETRY = 60.0  # seconds; twice as long after each failure in a row, up to this; then it is told again
-POLL_SECONDS = (
-    30.0  # between two looks at the notes where the system does not tell of changes; a look takes 1 to 4 s at the most
-)
+POLL_SECONDS = 30.0  # between two looks at the notes where the system tells of no changes; one takes 4 s at the most
 RESTS = 5  # times as long as it took, at the least: a model that cannot be prepared costs a minute of work each time
 APP_JSON = ".obsidian/app.json"  # holds the list of excluded files
 _FILE_ENDING = re.compile(r"\.(?=.*[A-Za-z])[A-Za-z0-9]{1,8}")  # of a file; "1. Projects" and "v1.2" are folders
