@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import vaultvec.terminal.starting  # noqa: F401 first: it watches over the other imports
+
+# isort: split
 import numpy as np
 
 from embeddings import EmbeddingModel

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import vaultvec.terminal.starting  # noqa: F401 first: it watches over the other imports
 from vaultvec.boilerplate import find_boilerplate
 from vaultvec.choice import choose_models
 from vaultvec.chunks import Chunker

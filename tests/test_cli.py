@@ -472,7 +472,16 @@ def test_vault_argument_beats_the_environment(data: Path, tmp_path: Path) -> Non
     assert str(tmp_path) in done.stderr
 
 
-@pytest.mark.parametrize("script", ["main.py", "config_optimizer.py", "embedding_speed_fix.py"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "main.py",
+        "config_optimizer.py",
+        "embedding_speed_fix.py",
+        "obsidian_processor.py",
+        "obsidian_processor_optimized.py",
+    ],
+)
 def test_an_interpreter_without_the_packages_is_told_in_one_line(script: str) -> None:
     done = subprocess.run([sys.executable, "-S", script, "status"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

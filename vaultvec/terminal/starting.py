@@ -8,7 +8,13 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-SCRIPTS = ("main.py", "embedding_speed_fix.py", "config_optimizer.py")
+SCRIPTS = (
+    "main.py",
+    "embedding_speed_fix.py",
+    "config_optimizer.py",
+    "obsidian_processor.py",
+    "obsidian_processor_optimized.py",
+)
 NEEDED = ("numpy", "platformdirs", "rich")  # of requirements.txt, what is imported first
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
