@@ -50,6 +50,19 @@ def test_mixed_takes_both_models_for_english_notes(tmp_path: Path, vault: Path) 
     assert index(settings, vault).chunks_embedded == 0
 
 
+def test_a_chunk_that_two_models_embed_is_one_chunk_among_those_reused(tmp_path: Path, vault: Path) -> None:
+    settings = fake_settings(tmp_path / "data", embedding_model="mixed")
+    (vault / "a").mkdir()
+    (vault / "a" / "rose0.md").write_bytes((vault / "rose0.md").read_bytes())
+    report = index(settings, vault)
+    assert (report.chunks_total, report.chunks_embedded, report.chunks_reused) == (7, 12, 1)
+    (vault / "rose1.md").write_text("Tulips are planted in autumn.\n", encoding="utf-8")
+    (vault / "b").mkdir()
+    (vault / "rose2.md").rename(vault / "b" / "rose2.md")
+    report = index(settings, vault)
+    assert (report.notes_indexed, report.chunks_embedded, report.chunks_reused) == (2, 2, 1)
+
+
 def test_notes_that_the_english_model_cannot_read_are_the_others(tmp_path: Path, vault: Path) -> None:
     (vault / "장미.md").write_text(f"{KOREAN}\n", encoding="utf-8")  # too few for "auto" to take a second model
     auto = fake_settings(tmp_path / "auto", embedding_model="auto")

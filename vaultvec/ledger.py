@@ -167,7 +167,7 @@ class Ledger(Queues):
             )  # fmt: skip
             terms = _terms(chunk.slot, names, chunk.heading, chunk.text[chunk.context :])
             self.db.execute(INSERT_KEYWORDS, (cursor.lastrowid, *terms))
-        return sum(self._enqueue(model, note.path, chunks, hashes) for model in models)
+        return max((self._enqueue(model, note.path, chunks, hashes) for model in models), default=0)
 
     def _enqueue(self, model: ModelRow, path: str, chunks: Sequence[Chunk], hashes: Sequence[bytes]) -> int:
         """Known texts go to the outbox, new ones to pending."""
