@@ -460,6 +460,7 @@ def test_a_text_that_gives_nan_is_named_and_tried_again(scene: Scene) -> None:
     report = index_vault(scene.settings, scene.vault, hooks=Hooks(engines=FakeEngines(forward=forward)))
     assert [path for path, _ in report.notes_failed] == ["odd.md"]
     assert "not finite" in report.notes_failed[0][1]
+    assert report.notes_failed == read_status(scene.settings, scene.vault).failed
     assert scene.index() == 1
     scene.check()
 
@@ -648,5 +649,6 @@ def test_notes_below_a_folder_that_cannot_be_listed_are_kept(scene: Scene, monke
     report = index_vault(scene.settings, scene.vault, hooks=Hooks(engines=FakeEngines()))
     monkeypatch.undo()
     assert ("Projects", "permission denied") in report.notes_failed
+    assert report.notes_total == report.notes_indexed + report.notes_unchanged + len(report.notes_failed)
     assert report.notes_deleted == 0
     assert scene.answers() == before

@@ -280,13 +280,13 @@ class _Run:
     def _finish(self, ledger: Ledger, index: IndexFolder, changes: Changes) -> None:
         report = self.report
         counts = ledger.counts()
-        report.notes_total = changes.total
+        report.notes_total = changes.total + len(changes.unreadable)
         report.notes_unchanged += changes.unchanged
         report.notes_failed += changes.unreadable
         if changes.complete:  # for whoever asks later
             known = {file.path: (file.size, file.mtime_ns) for file in changes.files}
             ledger.keep_unread([(path, reason, *known.get(path, (0, 0))) for path, reason in report.notes_failed])
-        report.notes_failed += [(path, f"{path}: {reason}") for path, reason in ledger.failures()]
+        report.notes_failed += ledger.failures()
         report.chunks_total = counts.chunks
         if counts.failed * 2 > max(1, counts.chunks):
             raise EngineError(
