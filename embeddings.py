@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class EmbeddingModel:
 
         A model that sentence-transformers has no form of runs in its own engine, `batch_size` texts a call.
         """
-        _check(texts, batch_size)
+        texts = _checked(texts, batch_size)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
         self._look_at(texts)
@@ -106,7 +106,7 @@ class EmbeddingModel:
         No gradients, the fastest device and native precision; memory is tidied every ten windows.
         Raises EngineError when a text cannot be embedded.
         """
-        _check(texts, batch_size)
+        texts = _checked(texts, batch_size)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
         self._look_at(texts)
@@ -177,14 +177,17 @@ def _slices(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         yield texts[start : start + size]
 
 
-def _check(texts: Sequence[str], batch_size: int) -> None:
+def _checked(texts: Iterable[str], batch_size: int) -> list[str]:
+    """As a list: a NumPy array, as `export` writes it, has no truth value, and a generator ends after one look."""
     if isinstance(texts, str):
         raise TypeError("texts is one string, expected a list of strings")
+    texts = list(texts)
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"texts[{position}] is {type(text).__name__}, expected a string")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
+    return texts
 
 
 def _progress(show: bool) -> Progress:

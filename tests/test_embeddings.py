@@ -42,6 +42,13 @@ def test_all_ways_agree_in_input_order(model: EmbeddingModel, way: str, batch_si
     assert np.sum(vectors * expected, axis=1).min() >= 0.99999
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_texts_may_be_an_array_as_export_writes_it_or_a_generator(model: EmbeddingModel, way: str) -> None:
+    expected = getattr(model, way)(SAFE_TEXTS)
+    for texts in (np.array(SAFE_TEXTS), (text for text in SAFE_TEXTS)):
+        assert np.array_equal(getattr(model, way)(texts), expected)
+
+
 def test_memory_is_tidied_every_ten_windows(model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
     collected = []
     monkeypatch.setattr(embeddings.gc, "collect", lambda: collected.append(1))
