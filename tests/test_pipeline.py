@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import replace
@@ -37,6 +38,19 @@ def test_a_first_run_embeds_each_text_once_and_a_second_nothing(tmp_path: Path) 
     again = index_vault(settings, vault, hooks=Hooks(engines=engines))
     assert (again.chunks_embedded, again.notes_indexed, again.notes_unchanged) == (0, 0, 12)
     assert_same(state_of(settings, vault), state)
+
+
+def test_what_a_limited_run_could_not_read_is_told_later_too(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 6, 1), fake_settings(tmp_path / "data")
+    for name, age in (("newest.md", 0), ("oldest.md", 10**6)):
+        (vault / name).write_bytes(bytes(range(256)))
+        os.utime(vault / name, (time.time() - age,) * 2)
+    for limit, failed in ((2, ["newest.md"]), (None, ["newest.md", "oldest.md"]), (1, ["newest.md", "oldest.md"])):
+        index_vault(settings, vault, limit=limit, hooks=Hooks(engines=FakeEngines()))
+        assert sorted(path for path, _ in read_status(settings, vault).failed) == failed
+    (vault / "newest.md").write_text("a text again", encoding="utf-8")
+    index_vault(settings, vault, limit=1, hooks=Hooks(engines=FakeEngines()))
+    assert [path for path, _ in read_status(settings, vault).failed] == ["oldest.md"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -121,7 +121,7 @@ class Ledger(Queues):
         self.set_meta("unread", json.dumps(notes, ensure_ascii=False))
 
     def unread(self) -> dict[str, tuple[str, int, int]]:
-        """Path → (reason, size, mtime_ns) of the notes that the last whole run could not read."""
+        """Path → (reason, size, mtime_ns) of the notes that could not be read when last tried."""
         try:
             return {path: (reason, size, mtime) for path, reason, size, mtime in json.loads(self.meta("unread"))}
         except (ValueError, TypeError):

@@ -283,9 +283,11 @@ class _Run:
         report.notes_total = changes.total + len(changes.unreadable)
         report.notes_unchanged += changes.unchanged
         report.notes_failed += changes.unreadable
-        if changes.complete:  # for whoever asks later
-            known = {file.path: (file.size, file.mtime_ns) for file in changes.files}
-            ledger.keep_unread([(path, reason, *known.get(path, (0, 0))) for path, reason in report.notes_failed])
+        known = {file.path: (file.size, file.mtime_ns) for file in changes.files}
+        # for whoever asks later; of what --limit left out, what is known of it
+        before = [] if changes.complete else [row for row in ledger.unread().items() if row[0] not in known]
+        unread = dict(before) | {path: (reason, *known.get(path, (0, 0))) for path, reason in report.notes_failed}
+        ledger.keep_unread([(path, *row) for path, row in unread.items()])
         report.notes_failed += ledger.failures()
         report.chunks_total = counts.chunks
         if counts.failed * 2 > max(1, counts.chunks):
