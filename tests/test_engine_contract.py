@@ -11,10 +11,11 @@ from engine_builders import BUILDERS
 from tiny_model import TEXTS
 
 from vaultvec.datatypes import Batch, Encoded, TokenIds, Vectors
-from vaultvec.engines import choose_engine
+from vaultvec.engines import ENGINES, choose_engine, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import BatchTooLarge, EngineError, SettingsError
 from vaultvec.models import L6, USE, ModelSpec, resolve
+from vaultvec.settings import Settings
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
@@ -211,6 +212,16 @@ def test_auto_takes_torch_where_there_is_an_accelerator(
 ) -> None:
     monkeypatch.setattr("vaultvec.engines.accelerator_present", lambda: present)
     assert choose_engine("auto", resolve(L6)) == engine
+
+
+def test_a_new_engine_with_models_of_its_own_is_a_class_and_a_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(LetterEngine, "build", classmethod(lambda cls, *_: cls()), raising=False)
+    monkeypatch.setitem(ENGINES, "letters", (__name__, "LetterEngine", ("letters",)))
+    model = ModelSpec("letters", "letters", dim=26, max_tokens=8)
+    assert resolve_model(model, tmp_path) == model
+    assert create_engine(Settings(), model, tmp_path).name == "letters"
 
 
 def test_a_server_model_needs_a_server() -> None:

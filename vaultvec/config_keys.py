@@ -14,6 +14,7 @@ from vaultvec.errors import SettingsError
 
 AUTO = "auto"
 MIXED = "mixed"  # EMBEDDING_MODEL: what "auto" takes for notes in English and in other languages, whatever they are in
+SERVERS = ("ollama", "openai")  # of the engines, those that ask a server
 WINDOWS_HINT = 'write a Windows path with "/", as in "C:/Notes"'
 
 
@@ -96,7 +97,7 @@ _ROWS = (
     Key("DATA_DIR", "", FOLDER),
     Key("EXCLUDE", [], PATTERNS),
     Key("EMBEDDING_MODEL", AUTO, MODEL),
-    Key("ENGINE", AUTO, _one_of(AUTO, "openvino", "torch", "ollama", "openai")),
+    Key("ENGINE", AUTO, _one_of(AUTO, "openvino", "torch", *SERVERS)),
     Key("PRECISION", AUTO, _one_of(AUTO, "fp32", "bf16", "fp16", "int8")),
     Key("OLLAMA_URL", "http://127.0.0.1:11434", URL),
     Key("OPENAI_URL", "http://127.0.0.1:8080/v1", URL),

@@ -16,7 +16,7 @@ from pathlib import Path
 from vaultvec.choice import asked_for, language_warning, read_choice, sample_texts, server_model
 from vaultvec.config_file import read_text, read_values
 from vaultvec.datatypes import NoteFile
-from vaultvec.engines import SERVERS, create_engine, resolve_model
+from vaultvec.engines import create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
 from vaultvec.findings import Finding, told
@@ -43,7 +43,7 @@ def examine(settings: Settings, vault: Path | None, config: Path, engines: Engin
     found = told("Python", _python)
     found += told("packages", partial(_packages, config.parent / "requirements.txt"))
     found += told("config.py", partial(_config, config))
-    topic = "server" if settings.engine in SERVERS else "weights"
+    topic = "server" if settings.server else "weights"
     found += told(topic, partial(_weights, settings, vault, engines))
     found += told("processor", processor)
     found += told("GPU", gpu)
@@ -96,7 +96,7 @@ def _config(config: Path) -> Iterator[Finding]:
 
 
 def _weights(settings: Settings, vault: Path | None, engines: Engines) -> Iterator[Finding]:
-    if settings.engine in SERVERS:
+    if settings.server:
         yield from _server(settings, engines)
         return
     for model in _models(settings, vault):
@@ -218,7 +218,7 @@ def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Findin
         return
 
     def load(model: ModelSpec) -> Engine:
-        ready = model if settings.engine in SERVERS else resolve_model(model, settings.models_dir)
+        ready = model if settings.server else resolve_model(model, settings.models_dir)
         return engines(settings, ready, settings.models_dir, lambda _: None)
 
     try:

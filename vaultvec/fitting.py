@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from vaultvec.choice import asked_for, read_choice, server_model
+from vaultvec.config_keys import SERVERS
 from vaultvec.datatypes import SearchResult
-from vaultvec.engines import SERVERS
 from vaultvec.errors import VaultvecError
 from vaultvec.index import exclusions_of, index_digest, precision_class
 from vaultvec.ledger import Ledger
@@ -41,11 +41,10 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
         found.append(
             f'PRECISION is "{settings.precision}", the vectors are {"int8" if precision == "full" else "full"}'
         )
-    asked = settings.engine if settings.engine in SERVERS else ""
     made_by = _server_in_name(settings, ledger)
     if made_by is None:
         found.append(f"CHUNK_TOKENS {settings.chunk_tokens} or MIN_CHUNK_TOKENS {settings.min_chunk_tokens} is new")
-    elif made_by != asked:
+    elif made_by != settings.server:
         found.append(f'ENGINE is "{settings.engine}", the vectors were made {f"by {made_by}" if made_by else "here"}')
     return found
 
@@ -163,7 +162,7 @@ def _stat(vault: Path, path: str) -> os.stat_result | None:
 def _wanted_models(settings: Settings, vault: Path) -> list[str]:
     """Names of the models that a run would take; [] where it would look at the notes first."""
     try:
-        if settings.engine in SERVERS:
+        if settings.server:
             return [resolve(server_model(settings)).name]
         if asked := asked_for(settings):
             return [model.name for model in asked]

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vaultvec.advice import quoted
-from vaultvec.engines import SERVERS
 from vaultvec.errors import LedgerError, LockedError, VaultError
 from vaultvec.models import ModelSpec
 from vaultvec.settings import Settings
@@ -60,8 +59,7 @@ def precision_class(settings: Settings) -> str:
 
 def index_folder(settings: Settings, vault: Path, models: Sequence[ModelSpec]) -> IndexFolder:
     """The folder that an index with these models and chunk sizes belongs into."""
-    server = settings.engine if settings.engine in SERVERS else ""
-    digest = index_digest(settings, [model.fingerprint(precision_class(settings)) for model in models], server)
+    digest = index_digest(settings, [model.fingerprint(precision_class(settings)) for model in models], settings.server)
     name = "+".join(model.slug for model in models)
     return IndexFolder(settings.vault_dir(vault), f"{name}-{digest}")
 

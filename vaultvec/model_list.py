@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from vaultvec.config_keys import SERVERS
 from vaultvec.models import CATALOGUE, MULTILINGUAL, ModelSpec, bundled_folder
-from vaultvec.settings import SERVER_ENGINES, Settings
+from vaultvec.settings import Settings
 
 
 def list_models(settings: Settings) -> list[dict[str, Any]]:
@@ -49,7 +50,7 @@ def _measured(settings: Settings) -> dict[str, dict[str, float]]:
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
             used = {row["key"]: row["texts_per_second"] for row in report.get("rows", [])}.get("present")
-            if used and report["engine"] not in SERVER_ENGINES:  # a server's speed is not this program's
+            if used and report["engine"] not in SERVERS:  # a server's speed is not this program's
                 name = report["model"]
                 found[name] = {**found.get(name, {}), "texts_per_second": used}
             found.update({row["name"]: row for row in report.get("models", [])})

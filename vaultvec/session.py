@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vaultvec.engines import SERVERS, create_engine, resolve_model
+from vaultvec.engines import create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
 from vaultvec.fitting import made_by_server, query_precision
@@ -26,7 +26,7 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
     with ledger.errors_told():
         made_by, models = made_by_server(settings, ledger), ledger.models()
-    if models and made_by not in (None, settings.engine if settings.engine in SERVERS else ""):
+    if models and made_by not in (None, settings.server):
         said = f'with ENGINE = "{made_by}"' if made_by else "here, without a server"
         raise LedgerError(
             f'this index was made {said}, config.py says ENGINE = "{settings.engine}"; set it back, or run: '
@@ -42,7 +42,7 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
     settings = replace(settings, precision=query_precision(settings.precision, fingerprint))
 
     def load() -> Engine:
-        model = spec if settings.engine in SERVERS else resolve_model(spec, settings.models_dir)
+        model = spec if settings.server else resolve_model(spec, settings.models_dir)
         engine = query_engine(settings, model, notify)
         if fingerprint not in (engine.model.fingerprint("full"), engine.model.fingerprint("int8")):
             engine.close()
@@ -59,7 +59,7 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
 def query_engine(settings: Settings, model: ModelSpec, notify: Notify) -> Engine:
     """The engine for queries. A query is one text: with a stream for each two cores it would have but some of them (two cores:
     10.1 ms with two streams, 5.7 ms with one)."""
-    alone = settings.streams is None and settings.engine not in SERVERS
+    alone = settings.streams is None and not settings.server
     return create_engine(replace(settings, streams=1) if alone else settings, model, settings.models_dir, notify)
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from platformdirs import user_data_dir
 
 from vaultvec.config_file import read_text, read_values
-from vaultvec.config_keys import AUTO, KEYS, MIXED
+from vaultvec.config_keys import AUTO, KEYS, MIXED, SERVERS
 from vaultvec.errors import SettingsError
 from vaultvec.models import resolve
 
-SERVER_ENGINES = ("ollama", "openai")
 NO_VAULT = 'no vault is set; add --vault DIR, set VAULTVEC_VAULT, or write VAULT_PATH = "..." in config.py'
 
 
@@ -61,6 +60,11 @@ class Settings:
     def reports_dir(self) -> Path:
         """Benchmark results, JSON and HTML."""
         return self.data_dir / "reports"
+
+    @property
+    def server(self) -> str:
+        """The engine where it asks a server; "" for one of this machine."""
+        return self.engine if self.engine in SERVERS else ""
 
     def vault(self) -> Path:
         """The vault's folder. Raises SettingsError when none is set."""
@@ -124,7 +128,7 @@ def _model(name: str, engine: str, base: Path) -> str:
     A name of the catalogue stays a name, and so does what a server is asked for, whatever folder bears it too.
     """
     text = name.strip()
-    if text in (AUTO, MIXED) or engine in SERVER_ENGINES or resolve(text).dim or Path(text).is_absolute():
+    if text in (AUTO, MIXED) or engine in SERVERS or resolve(text).dim or Path(text).is_absolute():
         return name
     folder = _folder(text, base)
     return str(folder) if folder is not None and os.path.isdir(folder) else name

@@ -13,7 +13,7 @@ AHEAD = 2  # parts of the texts that are tokenised before they are asked for
 
 
 class Tokenizer(Protocol):
-    """The model's own tokenizer. Ids carry the special tokens; nothing is padded."""
+    """The model's own tokenizer, safe to use from several threads. Nothing is padded."""
 
     def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> list[TokenIds]:
         """Token ids of each text with special tokens, cut to `max_tokens` (specials included) when given."""

