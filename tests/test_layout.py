@@ -128,6 +128,11 @@ def test_the_package_never_reads_config_py(path: Path) -> None:
     assert "config" not in {name.split(".")[0] for name in imports(path)}
 
 
+def test_what_chroma_calls_its_files_is_known_to_the_store_alone() -> None:
+    named = {path.name for path in modules() if re.search(r"chroma\.sqlite3|link_lists\.bin", path.read_text("utf-8"))}
+    assert named == {"store.py"}
+
+
 def commands() -> list[str]:
     return sorted(build_parser()._subparsers._group_actions[0].choices)  # type: ignore[union-attr, arg-type]
 

@@ -21,7 +21,7 @@ from index_state import assert_same, state_of
 from made_vault import write_vault
 
 from vaultvec import pipeline
-from vaultvec.chroma_folder import exists, store_error, unfinished, writing_store
+from vaultvec.chroma_folder import store_error, unfinished, writing_store
 from vaultvec.datatypes import NoteFile
 from vaultvec.errors import EngineError, LedgerError, SettingsError
 from vaultvec.export import _write_texts, export
@@ -35,7 +35,7 @@ from vaultvec.settings import Settings, load_settings
 from vaultvec.stages.writer_process import WriterProcess
 from vaultvec.stages.writing import Writer, WriterTask
 from vaultvec.status import read_status
-from vaultvec.store import ChromaStore
+from vaultvec.store import ChromaStore, exists
 from vaultvec.vault import spread
 
 ENGLISH = "The kettle stands on the shelf and the water in it is warm enough for the tea of the guests."

@@ -105,11 +105,6 @@ def discard(folder: Path) -> None:
     shutil.rmtree(away, ignore_errors=True)
 
 
-def exists(folder: Path) -> bool:
-    """Whether Chroma has written here, told without importing it."""
-    return (folder / "chroma.sqlite3").is_file()
-
-
 def store_error(error: Exception, folder: Path) -> LedgerError:
     """What Chroma said, and what to do about it."""
     if isinstance(error, LedgerError):

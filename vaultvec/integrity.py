@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from vaultvec.chroma_folder import exists, unfinished
+from vaultvec.chroma_folder import unfinished
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
 from vaultvec.findings import Finding, told
 from vaultvec.ledger import Ledger
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.sqlite.donors import is_unit_vector
-from vaultvec.store import for_reading
+from vaultvec.store import exists, for_reading
 
 Load = Callable[[str], Engine]  # model name → engine
 
 SAMPLE = 8  # texts embedded again
 LENGTHS = 2000  # vectors whose length is looked at
 LEAST_COSINE = 0.999
-GRAPH_BYTES = 20_000  # of Chroma's link_lists.bin for each row; a healthy one has about 300, the known fault terabytes
+GRAPH_BYTES = 20_000  # of Chroma's largest graph for each row; a healthy one has about 300, the known fault terabytes
 GRAPH_FREE = 100 << 20  # below this size it is no fault
 
 
@@ -91,7 +91,7 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
             continue
         try:
             differing = opened.differing(ledger, number)
-            rows = opened.count()
+            rows, largest = opened.count(), opened.largest_graph()
             answers = bool(differing or waiting) or opened.answers(ledger, number)
         finally:
             opened.close()
@@ -109,8 +109,6 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", "Chroma", f"{rows:,} rows{of_model}, the same as the ledger's")
-        graphs = [path.stat() for path in folder.glob("*/link_lists.bin")]
-        largest = max((getattr(s, "st_blocks", 0) * 512 or s.st_size for s in graphs), default=0)
         if largest > max(GRAPH_FREE, GRAPH_BYTES * rows):
             yield Finding("wrong", "Chroma", f"its graph takes {largest / 1e9:.1f} GB; run: python main.py rebuild")
 

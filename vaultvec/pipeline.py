@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vaultvec.boilerplate import boilerplate_line, vault_boilerplate
 from vaultvec.choice import Choice, language_warning, reader_of, sample_texts
-from vaultvec.chroma_folder import due_anew, exists, stamped, unfinished
+from vaultvec.chroma_folder import due_anew, stamped, unfinished
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import IndexReport, NoteFile, TokenIds
 from vaultvec.engines import accelerator_present, create_engine, load_tokenizer
@@ -48,6 +48,7 @@ from vaultvec.stages.engine_loading import EngineFactory, EngineLoader
 from vaultvec.stages.reading import Reader, chunker_spec, worker_count
 from vaultvec.stages.writer_process import PAYS_FROM, WriterProcess
 from vaultvec.stages.writing import Writer, WriterTask
+from vaultvec.store import exists
 from vaultvec.vault import WalkResult, open_vault, walk
 
 VERSIONS = {

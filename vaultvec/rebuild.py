@@ -6,12 +6,12 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from vaultvec.chroma_folder import discard, due_anew, exists, put_stamp, writing_store
+from vaultvec.chroma_folder import discard, due_anew, put_stamp, writing_store
 from vaultvec.errors import LedgerDamaged, LedgerError
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
 from vaultvec.settings import Settings
-from vaultvec.store import ChromaStore
+from vaultvec.store import ChromaStore, exists
 
 Notify = Callable[[str], None]
 

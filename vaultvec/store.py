@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vaultvec.chroma_folder import exists, store_damaged, store_error, unfinished
+from vaultvec.chroma_folder import store_damaged, store_error, unfinished
 from vaultvec.datatypes import Vectors
 from vaultvec.errors import LedgerError
 from vaultvec.ledger import Ledger
@@ -192,11 +192,21 @@ class ChromaStore:
                     raise
                 k //= 2
 
+    def largest_graph(self) -> int:
+        """Bytes on disk of the largest graph in the folder, holes of sparse files not counted."""
+        graphs = [path.stat() for path in self.folder.glob("*/link_lists.bin")]
+        return max((getattr(s, "st_blocks", 0) * 512 or s.st_size for s in graphs), default=0)
+
     def close(self) -> None:
         """Release Chroma's files."""
         close = getattr(self._client, "close", None)
         if close:
             close()
+
+
+def exists(folder: Path) -> bool:
+    """Whether Chroma has written here, told without importing it."""
+    return (folder / "chroma.sqlite3").is_file()
 
 
 def for_reading(folder: Path, fingerprint: str, model_name: str, dim: int) -> ChromaStore | None:
