@@ -13,15 +13,12 @@ from vaultvec.datatypes import Encoded
 lengths = st.lists(st.integers(0, 300), max_size=60)
 
 
-@given(lengths, st.integers(1, 1000), st.none() | st.integers(1, 9))
-def test_every_position_occurs_once_and_batches_keep_the_budget(
-    sizes: list[int], budget: int, max_count: int | None
-) -> None:
-    batches = plan_batches(sizes, budget, max_count)
+@given(lengths, st.integers(1, 1000))
+def test_every_position_occurs_once_and_batches_keep_the_budget(sizes: list[int], budget: int) -> None:
+    batches = plan_batches(sizes, budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
     for batch in batches:
         assert len(batch) == 1 or max(sizes[i] for i in batch) * len(batch) <= budget
-        assert max_count is None or len(batch) <= max_count
 
 
 @given(lengths, st.integers(1, 1000))
@@ -32,20 +29,17 @@ def test_texts_go_longest_first_and_batches_are_full(sizes: list[int], budget: i
         assert (len(batch) + 1) * sizes[batch[0]] > budget
 
 
-@given(lengths, st.integers(1, 1000), st.integers(0, 500), st.none() | st.integers(1, 9))
-def test_cheapest_cuts_keep_every_promise_and_cost_no_more(
-    sizes: list[int], budget: int, start_cost: int, max_count: int | None
-) -> None:
+@given(lengths, st.integers(1, 1000), st.integers(0, 500))
+def test_cheapest_cuts_keep_every_promise_and_cost_no_more(sizes: list[int], budget: int, start_cost: int) -> None:
     def cost(batches: list[list[int]]) -> int:
         return sum(max(sizes[i] for i in batch) * len(batch) + start_cost for batch in batches)
 
-    cheap = plan_batches(sizes, budget, max_count, start_cost=start_cost)
+    cheap = plan_batches(sizes, budget, start_cost=start_cost)
     assert [sizes[i] for batch in cheap for i in batch] == sorted(sizes, reverse=True)
     assert sorted(i for batch in cheap for i in batch) == list(range(len(sizes)))
     for batch in cheap:
         assert len(batch) == 1 or max(sizes[i] for i in batch) * len(batch) <= budget
-        assert max_count is None or len(batch) <= max_count
-    assert cost(cheap) <= cost(plan_batches(sizes, budget, max_count))
+    assert cost(cheap) <= cost(plan_batches(sizes, budget))
 
 
 def test_cheapest_cuts_put_equal_lengths_together() -> None:

@@ -86,5 +86,5 @@ def test_a_tag_asked_for_where_no_note_has_one() -> None:
 
 
 def test_no_filter_looks_at_no_note() -> None:
-    assert not parse_filters(min_score=0.5).notes_only
-    assert parse_filters(tags=["a"]).notes_only
+    assert not parse_filters(min_score=0.5).choose_notes
+    assert parse_filters(tags=["a"]).choose_notes

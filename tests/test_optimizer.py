@@ -66,7 +66,8 @@ def setup(config: Path, monkeypatch: pytest.MonkeyPatch) -> config_optimizer.Set
                           place=place_of(settings, vault),
                           reference=lambda _model, _device: TimedReference(clock))  # fmt: skip
         report = run_benchmark(subject)
-        return Measured(report, save_json(report, settings.reports_dir), save_html(report, settings.reports_dir))
+        save_json(report, settings.reports_dir)
+        return Measured(report, save_html(report, settings.reports_dir))
 
     return config_optimizer.Setup(config, measure)
 

@@ -13,42 +13,39 @@ from math import inf
 from vaultvec.datatypes import Batch, Encoded
 
 
-def plan_batches(
-    lengths: Sequence[int], token_budget: int, max_count: int | None = None, *, start_cost: int | None = None
-) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int], token_budget: int, *, start_cost: int | None = None) -> list[list[int]]:
     """Cut positions 0..n-1 into batches whose `longest * count` stays within `token_budget` (tokens).
 
     Longest first, so that the first batch is the largest and memory trouble shows at once. A text longer than the
-    budget is a batch of its own. `max_count` limits the texts of a batch. Every position occurs exactly once.
+    budget is a batch of its own. Every position occurs exactly once.
     `start_cost` is what starting a batch costs, in tokens: then the cuts are those with the least padding and starts in all;
     None fills each batch.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # equal ones stay in their order
     sizes = [lengths[i] for i in order]
-    cuts = _full(sizes, token_budget, max_count)
+    cuts = _full(sizes, token_budget)
     if start_cost is not None:
-        cuts = _cheapest(sizes, token_budget, max_count, start_cost)
+        cuts = _cheapest(sizes, token_budget, start_cost)
     return [order[start:end] for start, end in pairwise(cuts)]
 
 
-def _full(sizes: Sequence[int], token_budget: int, max_count: int | None) -> list[int]:
+def _full(sizes: Sequence[int], token_budget: int) -> list[int]:
     """Where batches begin (and the end) when each takes as many texts as fit. `sizes` descend."""
     cuts = [0]
     for i in range(1, len(sizes)):
-        count = i - cuts[-1]
-        if (count + 1) * sizes[cuts[-1]] > token_budget or count == max_count:
+        if (i - cuts[-1] + 1) * sizes[cuts[-1]] > token_budget:
             cuts.append(i)
     return [*cuts, len(sizes)] if sizes else [0]
 
 
-def _cheapest(sizes: Sequence[int], token_budget: int, max_count: int | None, start_cost: int) -> list[int]:
+def _cheapest(sizes: Sequence[int], token_budget: int, start_cost: int) -> list[int]:
     """The cuts of least cost, by dynamic programming: a batch costs longest * count + start_cost. `sizes` descend."""
     best = [0.0] + [inf] * len(sizes)  # cost of the first i texts
     last = [0] * (len(sizes) + 1)  # where the last batch of the first i texts begins
     for start in range(len(sizes)):
         width, base = sizes[start], best[start] + start_cost
         most = max(1, token_budget // width) if width else len(sizes)
-        for end in range(start + 1, min(len(sizes), start + min(most, max_count or most)) + 1):
+        for end in range(start + 1, min(len(sizes), start + most) + 1):
             cost = base + width * (end - start)
             if cost < best[end]:
                 best[end], last[end] = cost, start
@@ -58,11 +55,9 @@ def _cheapest(sizes: Sequence[int], token_budget: int, max_count: int | None, st
     return cuts[::-1]
 
 
-def batch_items(
-    items: Sequence[Encoded], token_budget: int, max_count: int | None = None, *, start_cost: int | None = None
-) -> Iterator[Batch]:
+def batch_items(items: Sequence[Encoded], token_budget: int, *, start_cost: int | None = None) -> Iterator[Batch]:
     """`plan_batches` over encoded texts."""
-    for plan in plan_batches([len(item) for item in items], token_budget, max_count, start_cost=start_cost):
+    for plan in plan_batches([len(item) for item in items], token_budget, start_cost=start_cost):
         yield Batch(tuple(items[i] for i in plan))
 
 

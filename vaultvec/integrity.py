@@ -16,7 +16,7 @@ from vaultvec.models import ModelSpec, resolve
 from vaultvec.sqlite.donors import is_unit_vector
 from vaultvec.store import exists, for_reading
 
-Load = Callable[[str], Engine]  # model name → engine
+Load = Callable[[ModelSpec], Engine]
 
 SAMPLE = 8  # texts embedded again
 LENGTHS = 2000  # vectors whose length is looked at
@@ -123,7 +123,7 @@ def examine_vectors(ledger: Ledger, load: Load) -> Iterator[Finding]:
         rows = [(text, blob) for text, blob in rows if is_unit_vector(blob, dim)]  # the others are told above
         if not rows:
             continue
-        engine = load(name)
+        engine = load(resolve(name))
         try:
             again = engine.embed_documents([text for text, _ in rows])
         finally:
@@ -140,7 +140,7 @@ def examine_vectors(ledger: Ledger, load: Load) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def examine_index(folder: Path, load: Callable[[ModelSpec], Engine]) -> list[Finding]:
+def examine_index(folder: Path, load: Load) -> list[Finding]:
     """Everything about one index. No lock is held: where a run began meanwhile, only that is told."""
     try:
         with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
@@ -148,7 +148,7 @@ def examine_index(folder: Path, load: Callable[[ModelSpec], Engine]) -> list[Fin
             found = told("ledger", lambda: examine_ledger(ledger))
             if not any(finding.level == "wrong" and finding.topic == "ledger" for finding in found):
                 found += told("Chroma", lambda: examine_chroma(ledger, folder / "chroma"))
-                found += told("vectors", lambda: examine_vectors(ledger, lambda name: load(resolve(name))))
+                found += told("vectors", lambda: examine_vectors(ledger, load))
             return found if ledger.version() == version and ledger.in_place() else [BUSY]
     except LedgerError as error:
         return [Finding("wrong", "ledger", str(error))]

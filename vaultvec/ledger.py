@@ -23,7 +23,7 @@ from vaultvec.datatypes import Chunk, Note, NoteFile, TokenIds, chunk_id
 from vaultvec.errors import LedgerDamaged
 from vaultvec.keywords import KEYWORDS_VERSION, index_terms
 from vaultvec.sqlite.donors import Donors, is_unit_vector
-from vaultvec.sqlite.queues import PAGE, Queues, pages
+from vaultvec.sqlite.queues import Queues, pages
 from vaultvec.sqlite.schema import KEYWORDS_TABLE, damaged_line
 
 INSERT_KEYWORDS = "INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)"
@@ -187,7 +187,7 @@ class Ledger(Queues):
     def _known(self, model: ModelRow, hashes: Sequence[bytes]) -> set[bytes]:
         """Which texts have a vector, here or with a donor (whose vector is then copied)."""
         known: set[bytes] = set()
-        for page in pages(hashes, PAGE):
+        for page in pages(hashes):
             marks = ",".join("?" * len(page))
             found = self.db.execute(
                 f"SELECT hash FROM vectors WHERE model = ? AND hash IN ({marks})", (model.id, *page)

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from vaultvec.datatypes import Vectors, chunk_id
 from vaultvec.errors import QueryError
 from vaultvec.ledger import Ledger, from_json
+from vaultvec.sqlite.queues import pages
 from vaultvec.sqlite.schema import KEYWORDS_TABLE
 
 # Weight of a match in title, heading, tags and aliases, body (BM25F-like). Tuned on the "tune" half of benchmarks/eval.
@@ -151,7 +151,7 @@ def _keyword_errors() -> Iterator[None]:
 def passages(ledger: Ledger, chunks: Sequence[int]) -> dict[int, Passage]:
     """Texts of chunks by id; chunks that are gone are left out."""
     found: dict[int, Passage] = {}
-    for page in _pages(chunks, 500):
+    for page in pages(chunks):
         rows = ledger.db.execute(
             "SELECT id, note, slot, heading, text, context, start_line, hash FROM chunks "
             f"WHERE id IN ({','.join('?' * len(page))})", page,
@@ -163,7 +163,7 @@ def passages(ledger: Ledger, chunks: Sequence[int]) -> dict[int, Passage]:
 def openings(ledger: Ledger, chunks: Sequence[int], chars: int) -> dict[int, str]:
     """The first characters of each chunk's body, by id; chunks that are gone are left out."""
     found: dict[int, str] = {}
-    for page in _pages(chunks, 500):
+    for page in pages(chunks):
         sql = f"SELECT id, substr(text, context + 1, ?) FROM chunks WHERE id IN ({','.join('?' * len(page))})"
         found.update(ledger.db.execute(sql, (chars, *page)))
     return found
@@ -188,7 +188,7 @@ def note_rows(ledger: Ledger, notes: Sequence[int] | None = None) -> dict[int, N
     if notes is None:
         return {row[0]: _note(row) for row in ledger.db.execute(sql)}
     found: dict[int, NoteRow] = {}
-    for page in _pages(notes, 500):
+    for page in pages(notes):
         rows = ledger.db.execute(f"{sql} WHERE id IN ({','.join('?' * len(page))})", page)
         found.update((row[0], _note(row)) for row in rows)
     return found
@@ -207,9 +207,3 @@ def export_rows(ledger: Ledger, model: int, dim: int) -> tuple[list[str], list[s
 def _note(row: tuple[int, str, str, str, str, str, int]) -> NoteRow:
     number, path, title, tags, aliases, links, mtime = row
     return NoteRow(number, path, title, from_json(tags), from_json(aliases), from_json(links), mtime)
-
-
-def _pages(values: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    iterator = iter(values)
-    while page := tuple(islice(iterator, size)):
-        yield page

@@ -137,7 +137,7 @@ class Searcher:
     def _usable(self, query: KeywordQuery, filters: Filters) -> NDArray[np.bool_] | None:
         """Which rows of the chunk table pass the filters, hold the phrases and none of the excluded words; None: all."""
         masks = []
-        if filters.notes_only:
+        if filters.choose_notes:
             folder = filters.folder and named_folder(self._root / self._prefix, filters.folder)
             passed = passing_notes(self.notes().values(), replace(filters, folder=folder))
             masks.append(np.isin(self._table.notes, np.fromiter(passed, np.int64, len(passed))))

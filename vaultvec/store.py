@@ -40,7 +40,6 @@ class ChromaStore:
 
         self.folder = folder
         self.dim = dim
-        self.name = fingerprint
         try:
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -111,12 +110,12 @@ class ChromaStore:
         except Exception as error:
             raise store_error(error, self.folder) from error
 
-    def ids(self, page: int = 5000) -> set[str]:
-        """Every chunk id in the collection, read page by page."""
+    def ids(self) -> set[str]:
+        """Every chunk id in the collection, read page by page. Raises LedgerError."""
         found: set[str] = set()
         while True:
             try:
-                got = self._collection.get(limit=page, offset=len(found), include=[])["ids"]
+                got = self._collection.get(limit=self.max_batch, offset=len(found), include=[])["ids"]
             except Exception as error:
                 raise store_error(error, self.folder) from error
             if not got:
@@ -142,7 +141,7 @@ class ChromaStore:
         return missing if self.count() == len(names) - len(missing) else self.ids() ^ names
 
     def answers(self, ledger: Ledger, model: int) -> bool:
-        """Whether the graph finds what is stored. Chroma counts its rows and knows their ids without it."""
+        """Whether the graph finds what is stored. Chroma counts its rows and knows their ids without it. Raises LedgerError."""
         blobs = ledger.row_vectors(model, SAMPLE)
         vectors = [np.frombuffer(blob, np.float32) for blob in blobs if is_unit_vector(blob, self.dim)]
         if not vectors:
@@ -171,7 +170,7 @@ class ChromaStore:
         return len(names)
 
     def query(self, vector: Vectors, k: int) -> list[tuple[str, float]]:
-        """The `k` nearest chunk ids with their cosine, best first. `vector`: (dim,), unit length."""
+        """The `k` nearest chunk ids with their cosine, best first. `vector`: (dim,), unit length. Raises LedgerError."""
         count = self.count()
         if count == 0:
             return []

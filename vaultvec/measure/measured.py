@@ -19,10 +19,9 @@ from vaultvec.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A report and where it is kept."""
+    """A report and where people find it."""
 
     report: Report
-    json_path: Path
     html_path: Path
 
 
@@ -49,4 +48,5 @@ def measure(
                 place=place_with(settings, vault, sample.model),
             )
         )  # fmt: skip
-    return Measured(report, save_json(report, settings.reports_dir), save_html(report, settings.reports_dir))
+    save_json(report, settings.reports_dir)
+    return Measured(report, save_html(report, settings.reports_dir))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 
@@ -27,9 +27,9 @@ class Filters:
     min_score: float | None = None  # 0 (nothing in common) to 1 (the same text and every word); see fusion.py
 
     @property
-    def notes_only(self) -> bool:
-        """Whether any filter looks at the note."""
-        return bool(self.folder or self.tags or self.since_ns is not None or self.until_ns is not None)
+    def choose_notes(self) -> bool:
+        """Whether anything but the score is asked for, which is known only after the search."""
+        return replace(self, min_score=None) != Filters()
 
 
 def parse_filters(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from vaultvec.datatypes import Vectors
 from vaultvec.ledger import Ledger
+from vaultvec.sqlite.queues import pages
 
 Ids = NDArray[np.int64]
 Keys = NDArray[np.uint64]
-PAGE = 500  # values of one SQL statement
 ONE_PASS = 4  # when more than one vector in so many is new, one pass over all of them is faster
 
 
@@ -111,16 +111,16 @@ def _read_vectors(
     found: list[int] = []
     number = {digest: i for i, digest in enumerate(wanted)}
     if len(wanted) * ONE_PASS > total:
-        pages = [ledger.db.execute("SELECT hash, vector FROM vectors WHERE +model = ?", (model,))]  # + : as they lie
+        cursors = [ledger.db.execute("SELECT hash, vector FROM vectors WHERE +model = ?", (model,))]  # + : as they lie
     else:
-        pages = [
+        cursors = [
             ledger.db.execute(
                 f"SELECT hash, vector FROM vectors WHERE model = ? AND hash IN ({','.join('?' * len(page))})",
                 (model, *page),
             )
-            for page in (wanted[i : i + PAGE] for i in range(0, len(wanted), PAGE))
+            for page in pages(wanted)
         ]
-    for cursor in pages:
+    for cursor in cursors:
         while rows := cursor.fetchmany(2000):
             good = [row for row in rows if row[0] in number and len(row[1]) == 4 * dim]
             joined = b"".join(blob for _, blob in good)
@@ -132,8 +132,7 @@ def _read_vectors(
 def read_vectors_of(ledger: Ledger, model: int, dim: int, ids: Sequence[int]) -> dict[int, Vectors]:
     """The vectors (dim,) of a few chunks, by chunk id."""
     found: dict[int, Vectors] = {}
-    for start in range(0, len(ids), PAGE):
-        page = ids[start : start + PAGE]
+    for page in pages(ids):
         rows = ledger.db.execute(
             "SELECT chunks.id, vector FROM chunks CROSS JOIN vectors ON model = ? AND vectors.hash = chunks.hash "
             f"WHERE chunks.id IN ({','.join('?' * len(page))})", (model, *page),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from vaultvec.datatypes import Encoded, Vectors, chunk_id
 from vaultvec.sqlite.ledger_file import LedgerFile
 
 PAGE = 500  # ids of one SQL statement; SQLite allows 32,766 variables, some builds 999
+T = TypeVar("T")
 
 
 class Queues(LedgerFile):
@@ -57,7 +59,7 @@ class Queues(LedgerFile):
             self.db.executemany(
                 "DELETE FROM pending WHERE model = ? AND hash = ?", [(model, digest) for digest in hashes]
             )
-            for page in pages(hashes, PAGE):
+            for page in pages(hashes):
                 rows = self.db.execute(
                     "SELECT path, slot FROM chunks JOIN notes ON notes.id = note "
                     f"WHERE hash IN ({','.join('?' * len(page))})", page,
@@ -138,7 +140,8 @@ def _of(model: int | None) -> tuple[str, tuple[int, ...]]:
     return ("", ()) if model is None else (" WHERE model = ?", (model,))
 
 
-def pages(values: Sequence[bytes], size: int) -> Iterator[tuple[bytes, ...]]:
+def pages(values: Iterable[T]) -> Iterator[tuple[T, ...]]:
+    """As many as one SQL statement takes at a time."""
     iterator = iter(values)
-    while page := tuple(islice(iterator, size)):
+    while page := tuple(islice(iterator, PAGE)):
         yield page

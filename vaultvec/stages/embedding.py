@@ -29,7 +29,6 @@ class Progress:
     notes_total: int
     texts_done: int
     texts_total: int  # known so far; grows while notes are read
-    tokens_done: int
     seconds: float  # since the first batch
     rows_waiting: int = 0  # for Chroma, once every text has its vector
 
@@ -178,7 +177,7 @@ class Embedding:
         waiting = self.ledger.pending_size()
         seconds = time.perf_counter() - self.first_batch if self.first_batch else 0.0
         self.progress(
-            Progress(state.read, len(self.reader.files), done, done + waiting, self.report.tokens, seconds, rows_waiting)
+            Progress(state.read, len(self.reader.files), done, done + waiting, seconds, rows_waiting)
         )  # fmt: skip
 
 
