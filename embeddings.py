@@ -88,6 +88,7 @@ class EmbeddingModel:
     def get_embeddings_batch(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
         """The guide's "before": sentence-transformers' own `encode`, padded batches of `batch_size` texts.
 
+        Vectors (n, dim) float32, unit rows, in the texts' order.
         A model that sentence-transformers has no form of runs in its own engine, `batch_size` texts a call.
         """
         texts = _checked(texts, batch_size)
@@ -101,8 +102,9 @@ class EmbeddingModel:
     def get_embeddings_batch_fast(
         self, texts: Sequence[str], batch_size: int = 2000, show_progress: bool = True
     ) -> Vectors:
-        """`batch_size` texts are gathered and sorted by length at a time, then cut by token budget.
+        """Vectors (n, dim) float32, unit rows, in the texts' order.
 
+        `batch_size` texts are gathered and sorted by length at a time, then cut by token budget.
         No gradients, the fastest device and native precision; memory is tidied every ten windows.
         Raises EngineError when a text cannot be embedded.
         """

@@ -65,7 +65,7 @@ def asked_for(settings: Settings) -> list[ModelSpec]:
 
 
 def server_model(settings: Settings) -> str:
-    """The model a server is asked for. Ollama has a default, the guide's; other servers must be told."""
+    """The model a server is asked for. Ollama has a default, the guide's. Raises SettingsError where another must be told."""
     asked = settings.embedding_model
     if asked not in (AUTO, MIXED):
         return asked

@@ -73,7 +73,10 @@ def due_anew(ledger: Ledger) -> None:
 
 
 def put_stamp(ledger: Ledger, folder: Path) -> None:
-    """Ledger and Chroma agree: the same word in both says so, until one of them is replaced by a copy from another time."""
+    """Ledger and Chroma agree: the same word in both says so, until one of them is replaced by a copy from another time.
+
+    Raises LedgerError when the folder cannot be written.
+    """
     word = secrets.token_hex(8)
     try:
         (folder / STAMP).write_text(word, encoding="ascii")

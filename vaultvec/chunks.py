@@ -24,6 +24,7 @@ CHARS_PER_TOKEN = 12  # a chunk's characters are bounded too: one [UNK] can stan
 
 # Where a text may be cut, the best first. Chinese and Japanese sentences end without a space.
 _BREAKS = (re.compile(r"\n"), re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])(?![。！？」』）”’])"), re.compile(r"\s+"))
+_NO_IDS: TokenIds = np.empty(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +136,6 @@ class Chunker:
         if len(ids) > self.limits.maximum:
             ids = self.tokenizer.encode([self.document_prefix + text], self.limits.maximum)[0]
         yield Chunk(note.path, 0, heading, text, offset, note.body_line + group[0].line, ids)
-
-
-_NO_IDS: TokenIds = np.empty(0, dtype=np.int32)
 
 
 class _Context:

@@ -1,4 +1,7 @@
-"""The one table of config.py's keys: default, what a key accepts, and the guide's value before and after."""
+"""The one table of config.py's keys: default, what a key accepts, and the guide's value before and after.
+
+Each key is a line of config.py and a field of `Settings` (settings.py) as well; tests hold the three together.
+"""
 
 from __future__ import annotations
 
@@ -135,4 +138,5 @@ def show_value(value: Any) -> str:
 
 
 def shorten(text: str) -> str:
+    """At most 60 characters of a text, the last one an ellipsis where there were more."""
     return text if len(text) <= 60 else text[:59] + "…"

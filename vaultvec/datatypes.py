@@ -53,7 +53,7 @@ class Chunk:
     text: str
     context: int  # characters at the start of `text` that are title and heading, not body
     start_line: int  # line of the file on which the chunk begins, from 1
-    token_ids: TokenIds  # what the engine gets, special tokens included
+    token_ids: TokenIds  # of the document prefix and all of `text`, with special tokens: what the engine gets
 
     @property
     def id(self) -> str:

@@ -71,7 +71,7 @@ def index_digest(settings: Settings, fingerprints: Sequence[str], server: str) -
 
 
 def current_index(settings: Settings, vault: Path) -> Path:
-    """Folder of the index that answers. Raises LedgerError when the vault was never indexed."""
+    """Folder of the index that answers. Raises LedgerError when the vault was never indexed, VaultError when it is no folder."""
     folder = _current(settings.vault_dir(vault))
     if folder is None:
         if vault.is_file():
@@ -103,7 +103,10 @@ def _current(vault_dir: Path) -> Path | None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a small file so that a reader, or a crash, or a power failure, leaves the old one or the new one."""
+    """Replace a small file so that a reader, or a crash, or a power failure, leaves the old one or the new one.
+
+    Raises LedgerError when that cannot be done.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -138,8 +141,8 @@ def sibling_ledgers(settings: Settings, index: IndexFolder) -> list[Path]:
 
 @contextmanager
 def writer_lock(vault_dir: Path) -> Iterator[None]:
-    """Own a vault's index. Raises LockedError at once when another process does; a killed owner leaves no lock
-    behind."""
+    """Own a vault's index. Raises LockedError at once when another process does, LedgerError where nothing can
+    be written; a killed owner leaves no lock behind."""
     from filelock import FileLock, Timeout
 
     try:

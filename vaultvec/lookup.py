@@ -86,14 +86,14 @@ def count_matches(ledger: Ledger, expression: str) -> int:
 
 
 def matching_chunks(ledger: Ledger, expression: str) -> NDArray[np.int64]:
-    """Ids of the chunks that an FTS5 expression matches, ascending."""
+    """Ids (n,) of the chunks that an FTS5 expression matches, ascending. Raises QueryError, as all keyword reads do."""
     with _keyword_errors():
         rows = ledger.db.execute("SELECT rowid FROM keywords WHERE keywords MATCH ?", (expression,)).fetchall()
     return np.sort(np.array(rows, np.int64).reshape(-1))
 
 
 def matching_among(ledger: Ledger, expression: str, chunks: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these chunks an FTS5 expression matches."""
+    """Which of these chunks an FTS5 expression matches, (len(chunks),)."""
     # The plus keeps SQLite from asking FTS5 for one chunk after the other, which takes ten times as long.
     sql = "SELECT rowid FROM keywords WHERE keywords MATCH ? AND +rowid IN (SELECT value FROM json_each(?))"
     with _keyword_errors():

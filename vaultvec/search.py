@@ -255,7 +255,10 @@ class Searcher:
         return find_note(self.notes().values(), named_note(self._root / self._prefix, name))
 
     def related(self, name: str, k: int = 10) -> list[SearchResult]:
-        """Notes whose text is nearest to a note's, best first; score is the mean over its chunks of the best cosine."""
+        """Notes whose text is nearest to a note's, best first; score is the mean over its chunks of the best cosine.
+
+        Raises QueryError for a note that is not there, or of which nothing is embedded.
+        """
         with self.ledger.snapshot():
             self._refresh()
             note = self.find_note(name)

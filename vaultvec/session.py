@@ -21,7 +21,10 @@ Notify = Callable[[str], None]
 
 
 def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: None) -> Searcher:
-    """A searcher over the index that answers for a vault. No model is loaded before the first query needs one."""
+    """A searcher over the index that answers for a vault. No model is loaded before the first query needs one.
+
+    Raises LedgerError where there is no index, or where it was made with a server and ENGINE asks for none, or the reverse.
+    """
     folder = current_index(settings, vault)
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
     with ledger.errors_told():

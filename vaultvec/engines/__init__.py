@@ -43,7 +43,10 @@ def create_engine(settings: Settings, model: ModelSpec, models_dir: Path, notify
 
 
 def choose_engine(wanted: str, model: ModelSpec) -> str:
-    """Key of ENGINES for a model. The multilingual encoder runs in its own engine, whatever local one is wanted."""
+    """Key of ENGINES for a model. The multilingual encoder runs in its own engine, whatever local one is wanted.
+
+    Raises SettingsError when no engine of this machine, or not the one wanted, runs such a model.
+    """
     if wanted in SERVERS:
         return wanted
     able = [name for name, (_, _, kinds) in ENGINES.items() if model.kind in kinds]

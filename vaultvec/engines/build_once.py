@@ -12,7 +12,10 @@ from vaultvec.errors import ModelError
 
 
 def build_once(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary folder beside `target` and rename it; if another process was first, its folder stays."""
+    """Fill a temporary folder beside `target` and rename it; if another process was first, its folder stays.
+
+    Raises ModelError where it cannot be written.
+    """
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

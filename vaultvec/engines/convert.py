@@ -34,7 +34,10 @@ MASKED = np.float32(-3e4)  # no token's share beside any other's, and finite in 
 
 
 def sentence_graph_of_onnx(path: Path) -> Any:
-    """openvino.Model of an ONNX encoder: its sentence output if it has one, else its token output, mean-pooled."""
+    """openvino.Model of an ONNX encoder: its sentence output if it has one, else its token output, mean-pooled.
+
+    input_ids, attention_mask (n, t) → unit rows (n, dim). Raises ModelError for a graph with other inputs or without such outputs.
+    """
     ov = openvino()
     model = ov.Core().read_model(str(path))
     inputs = {port.get_any_name(): port for port in model.inputs}

@@ -24,7 +24,10 @@ _OUT_OF_MEMORY = ("bad alloc", "bad_alloc", "cannot allocate", "failed to alloca
 
 
 def openvino() -> Any:
-    """The openvino module. Its usage statistics are cut off: with no `openvino_telemetry` to import it takes a stub."""
+    """The openvino module. Its usage statistics are cut off: with no `openvino_telemetry` to import it takes a stub.
+
+    Raises ModelError when it cannot be imported.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", ONEDNN_PRIMITIVES)  # read when the first model runs
     try:
@@ -84,7 +87,7 @@ class CompiledModel:
             self._requests.put(compiled.create_infer_request())
 
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The first output, as an array of its own. Raises BatchTooLarge when memory does not suffice."""
+        """The first output, as an array of its own. Raises BatchTooLarge when memory does not suffice, else EngineError."""
         cast = {name: np.ascontiguousarray(inputs[name], dtype=dtype) for name, dtype in self.input_types.items()}
         request = self._requests.get()
         try:

@@ -21,7 +21,10 @@ _patching = Lock()
 
 
 def reference_source(model: ModelSpec) -> str:
-    """What sentence-transformers loads: the bundled folder, a local one, or the model's name."""
+    """What sentence-transformers loads: the bundled folder, a local one, or the model's name.
+
+    Raises ModelError for a model that it has no form of.
+    """
     if model.kind != "transformer":
         raise ModelError(f"{model.name} has no sentence-transformers form; choose for example {L6}")
     return str(local_folder(model) or model.name)

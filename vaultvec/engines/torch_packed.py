@@ -120,7 +120,10 @@ class PackedEncoder:
         return step(mixed, x, layer, self.architecture.eps, self.architecture.gelu)
 
     def pack(self, rows: Sequence[TokenIds]) -> tuple[Layout, Tensor, Tensor]:
-        """One host buffer, one copy: token ids, positions, offsets. Pinned on CUDA, so that nothing waits for it."""
+        """One host buffer, one copy: token ids, positions, offsets. Pinned on CUDA, so that nothing waits for it.
+
+        Raises ModelError for a text that has more tokens than the model has positions.
+        """
         import torch
 
         lengths = np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows))

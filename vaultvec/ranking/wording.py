@@ -116,7 +116,7 @@ class WordIndex:
         return f"({query.required}) AND ({' OR '.join([f'({query.required})', *picked])})"
 
     def holding(self, expression: str) -> NDArray[np.bool_]:
-        """Which rows an FTS5 expression matches."""
+        """Which rows of the chunk table, (n,), an FTS5 expression matches."""
         return np.isin(self._table.ids, matching_chunks(self._ledger, expression))
 
     def literal(self, text: str) -> Ids:
