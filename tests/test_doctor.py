@@ -17,12 +17,13 @@ from made_vault import write_vault
 
 import main
 from vaultvec.doctor import _fit, examine
+from vaultvec.engines import resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.findings import Finding, told
 from vaultvec.fitting import differences
 from vaultvec.index import current_index, writer_lock
 from vaultvec.ledger import Ledger
-from vaultvec.models import L6, USE
+from vaultvec.models import L6, USE, resolve
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
 from vaultvec.status import read_status
@@ -234,6 +235,20 @@ def test_a_half_written_config_is_told_and_everything_else_is_still_checked(
         for row in rows
     )
     assert any(row["topic"] == "weights" for row in rows)
+
+
+def test_a_model_that_is_not_prepared_is_told_and_not_prepared(tmp_path: Path, tiny_bert: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", embedding_model=str(tiny_bert))
+    settings.models_dir.mkdir(parents=True)
+    (found,) = (finding for finding in examine(settings, None, CONFIG, FakeEngines()) if finding.topic == "weights")
+    assert (found.level, found.text) == ("note", f"{tiny_bert}: not prepared yet; python main.py index does it")
+    assert not list(settings.models_dir.iterdir())
+    resolve_model(resolve(str(tiny_bert)), settings.models_dir)
+    (found,) = (finding for finding in examine(settings, None, CONFIG, FakeEngines()) if finding.topic == "weights")
+    assert (found.level, found.text) == ("ok", f"{tiny_bert}: prepared")
+    gone = replace(settings, embedding_model=str(tmp_path / "gone"))
+    (found,) = (finding for finding in examine(gone, None, CONFIG, FakeEngines()) if finding.topic == "weights")
+    assert (found.level, "no such folder" in found.text) == ("wrong", True)
 
 
 def test_a_data_folder_that_is_a_file_and_a_missing_vault(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from vaultvec.choice import asked_for, language_warning, read_choice, sample_texts, server_model
 from vaultvec.config_file import read_text, read_values
 from vaultvec.datatypes import NoteFile
-from vaultvec.engines import create_engine, resolve_model
+from vaultvec.engines import create_engine, is_ready, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
 from vaultvec.findings import Finding, told
@@ -103,11 +103,15 @@ def _weights(settings: Settings, vault: Path | None, engines: Engines) -> Iterat
         if model.package:
             verify_weights(model)
             yield Finding("ok", "weights", f"{model.name}: sha256 as expected")
+        elif Path(model.name).is_absolute() and not Path(model.name).is_dir():
+            yield Finding(
+                "wrong", "weights", f"{model.name}: there is no such folder; mend EMBEDDING_MODEL in config.py"
+            )
         else:
-            ready = resolve_model(model, settings.models_dir) if settings.models_dir.exists() else None
-            prepared = bool(ready and ready.dim)
-            text = "prepared" if prepared else "not prepared yet; python main.py index does it, with one download"
-            yield Finding("ok" if prepared else "note", "weights", f"{model.name}: {text}")
+            ready = is_ready(model, settings.models_dir)
+            once = "" if Path(model.name).is_dir() else ", with one download"
+            text = "prepared" if ready else f"not prepared yet; python main.py index does it{once}"
+            yield Finding("ok" if ready else "note", "weights", f"{model.name}: {text}")
 
 
 def _models(settings: Settings, vault: Path | None) -> list[ModelSpec]:

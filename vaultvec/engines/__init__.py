@@ -107,8 +107,22 @@ def resolve_model(model: ModelSpec, models_dir: Path) -> ModelSpec:
 
     Raises ModelError when the model must be prepared first and its weights cannot be had.
     """
-    if model.kind not in ("transformer", "onnx") or (model.sha256 and model.dim and model.max_tokens):
+    if _complete(model):
         return model
     from vaultvec.engines.prepare import prepare_facts
 
     return prepare_facts(model, models_dir).spec
+
+
+def is_ready(model: ModelSpec, models_dir: Path) -> bool:
+    """Whether `resolve_model` has nothing to prepare, and so nothing to download."""
+    if _complete(model):
+        return True
+    from vaultvec.engines.prepare import is_prepared
+
+    return is_prepared(model, models_dir)
+
+
+def _complete(model: ModelSpec) -> bool:
+    """Whether the catalogue says all that is to be known; only of transformers their files may have to tell the rest."""
+    return model.kind not in ("transformer", "onnx") or bool(model.sha256 and model.dim and model.max_tokens)

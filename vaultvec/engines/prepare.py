@@ -62,9 +62,14 @@ def prepare_graph(model: ModelSpec, models_dir: Path, notify: Notify | None = No
     return _prepare(model, models_dir, notify, graph=True)
 
 
+def is_prepared(model: ModelSpec, models_dir: Path) -> bool:
+    """Whether `prepare_facts` has nothing to do but to read."""
+    return (_folder(model, models_dir) / "prepared.json").is_file()
+
+
 def _prepare(model: ModelSpec, models_dir: Path, notify: Notify | None, *, graph: bool) -> Prepared:
-    folder = models_dir / f"{model.slug}-{_digest(model)}"
-    ready = (folder / "prepared.json").is_file()
+    folder = _folder(model, models_dir)
+    ready = is_prepared(model, models_dir)
     if ready and (not graph or (folder / "openvino" / "model.xml").is_file()):
         return _read(folder)
     if notify:
@@ -100,15 +105,16 @@ def _read(folder: Path) -> Prepared:
         raise ModelError(f"{path} cannot be read ({error}); delete the folder {folder} and try again") from error
 
 
-def _digest(model: ModelSpec) -> str:
-    """Key of a prepared folder: what was asked for and, for a folder, the state of its files: pooling, limits and prompts
-    stand in small ones."""
+def _folder(model: ModelSpec, models_dir: Path) -> Path:
+    """Where a model lies prepared. Its name holds what was asked for and, for a folder, the state of its files: pooling, limits
+    and prompts stand in small ones."""
     parts = [str(FORMAT), repr(replace(model, remark="", size_mb=0))]
     local = local_folder(model)
     if local is not None:
         parts.append(str(local.resolve()))
         parts += folder_state(local)
-    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    digest = hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return models_dir / f"{model.slug}-{digest}"
 
 
 def _graph_only(write: Callable[[Path, bool], None], target: Path) -> None:
