@@ -186,7 +186,8 @@ class Fusion:
         return Fusion(self.candidates.of(chosen), [half.of(chosen) for half in self.models], keyword, self.per_note)
 
     def _parts(self) -> dict[str, float]:
-        """What each half's points are made of, on the one of the candidates where they are highest."""
+        """What each half's points are made of, on the one of the candidates where they are highest: the sums of `_meaning` and
+        `_words` once more, part by part."""
         parts: dict[str, float] = {}
         if self.models:
             chunk = np.argmax(self._meaning())
