@@ -98,7 +98,7 @@ def passing_notes(notes: Collection[NoteRow], filters: Filters) -> set[int]:
             most = ", ".join(name for name, _ in known.most_common(TAGS_NAMED))
             other = f"; the most used: {most}" if most else "; the indexed notes have no tags, leave --tag out"
             raise QueryError(f"no note has the tag {tag!r}{nearest_names(tag.lstrip('#'), known) or other}")
-    if not filters.folder and not filters.tags and notes:
+    if notes and not replace(filters, since_ns=None, until_ns=None).choose_notes:  # only the dates were asked for
         newest = datetime.fromtimestamp(max(note.mtime_ns for note in notes) / 1e9)
         oldest = datetime.fromtimestamp(min(note.mtime_ns for note in notes) / 1e9)
         raise QueryError(
