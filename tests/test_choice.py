@@ -8,13 +8,13 @@ import pytest
 from fake_engine import FakeEngines, fake_settings
 from made_index import MadeIndex
 
-from vaultvec.choice import server_model
+from vaultvec.choice import language_warning, server_model
 from vaultvec.datatypes import IndexReport
 from vaultvec.errors import SettingsError
 from vaultvec.fitting import difference_line
 from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
-from vaultvec.models import L6, USE
+from vaultvec.models import L6, USE, resolve
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
 
@@ -106,3 +106,15 @@ def test_a_query_that_the_model_cannot_read_names_what_would(tmp_path: Path, que
     remarks = searcher.search(query).remarks
     searcher.close()
     assert any(f"EMBEDDING_MODEL {advised}" in remark for remark in remarks), remarks
+
+
+def test_notes_that_no_model_of_ours_reads_are_not_sent_round_in_a_circle() -> None:
+    """Choosing again takes the same models again."""
+    vietnamese = "Cách tỉa hoa hồng vào cuối mùa đông với một lưỡi dao sạch và sắc."
+    again = "python main.py index --full"
+    for models in ([resolve(L6)], [resolve(USE), resolve(L6)]):
+        line = language_warning(models, [ENGLISH, vietnamese], choose=again)
+        assert line.endswith(
+            "(most: vi); set EMBEDDING_MODEL to a model that knows them in config.py and run: python main.py index"
+        )
+    assert language_warning([resolve(L6)], [KOREAN, vietnamese], choose=again).endswith(f"run: {again}")

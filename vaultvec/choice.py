@@ -125,7 +125,11 @@ def language_warning(models: Sequence[ModelSpec], texts: Iterable[str], *, choos
     most = max(sorted(set(foreign)), key=foreign.count)
     names = " + ".join(model.name for model in models)
     served = any(model.kind == "server" for model in models)  # nothing can be chosen for a server
-    better = "to a multilingual model that the server has" if served else '= "auto"'
+    better = '= "auto"'
+    if served:
+        better = "to a multilingual model that the server has"
+    elif not any(knows(resolve(USE), code) for code in foreign):  # nothing that could be chosen would change it
+        choose, better = "", "to a model that knows them"
     cure = (
         f"to choose the model again, run: {choose}"
         if choose and not served
