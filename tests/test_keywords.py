@@ -35,6 +35,8 @@ def found(text: str, query: str) -> bool:
         ("도서관에서 책을", "책"),
         ("도서관에서 책을", "도서관까지"),
         ("책이 늦다", "책을"),
+        ("책이 늦다", "책에서"),
+        ("책이 늦다", "책에는"),
         ("회의가 길다", "회의"),
         ("大韓民國의 역사", "大韓民國"),
         ("日本語の文章", "文章"),
@@ -66,6 +68,7 @@ def test_found(text: str, query: str) -> None:
         ("東京", "京都"),
         ("running", "jump"),
         ("basil", "bas"),
+        ("사람", "사과는"),
     ],
 )
 def test_not_found(text: str, query: str) -> None:
@@ -81,6 +84,37 @@ def test_a_phrase_leaves_room_for_a_particle_and_for_nothing_else() -> None:
 def test_what_only_asks_is_no_term_unless_there_is_nothing_else() -> None:
     assert parse_query("태그를 바꾸려면 어떻게 하려면").terms == ('"태그"', '"바꾸"')
     assert parse_query("하려면").terms
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("그래프 뷰를", {"그래프 뷰"}),
+        ("그래프 뷰를 어떻게 하나요?", {"그래프 뷰", "그래프 뷰를"}),
+        ("그래프 뷰에 대해", {"그래프 뷰", "그래프 뷰에"}),
+        ("플러그인이란 무엇인가", {"플러그인", "플러그인이", "플러그인이란"}),
+        ("홈에서", {"홈"}),
+        ("집에는", {"집", "집에"}),
+        ("API를", {"api"}),
+        ("ElasticSearch를", {"elasticsearch"}),
+        ("그래프", set()),
+        ("한국어", set()),
+        ("만족도", set()),
+        ("물가", set()),
+        ("어떻게 하나요", set()),
+        ("what is it", set()),
+    ],
+)
+def test_the_names_in_a_korean_question(query: str, names: set[str]) -> None:
+    assert set(parse_query(query).names) == names
+
+
+def test_a_particle_after_an_english_word_is_no_term() -> None:
+    assert parse_query("ElasticSearch를").terms == ('"elasticsearch"',)
+
+
+def test_iran_is_a_country_and_an_ending() -> None:
+    assert parse_query("이란 여행").terms == ('"이란"', '"여행"')
 
 
 def test_a_word_in_pairs_can_be_taken_apart_and_written_again() -> None:

@@ -168,6 +168,30 @@ def test_a_title_as_a_whole_comes_before_a_part_of_one(tmp_path: Path) -> None:
         search.close()
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "그래프 뷰",
+        "그래프 뷰를",
+        "그래프 뷰에 대해",
+        "그래프 뷰에서는",
+        "그래프 뷰란 무엇인가",
+        "그래프 뷰는 어떻게 하나요?",
+    ],
+)
+def test_a_korean_title_with_a_particle_is_the_title(tmp_path: Path, query: str) -> None:
+    made = MadeIndex(tmp_path)
+    made.put("그래프 뷰.md", "점과 선")
+    made.put("단축키.md", "그래프 뷰를 연다. 그래프 뷰에서는 된다. 그래프 뷰는 어떻게 하나요?")
+    made.put("그래프 뷰 설정.md", "그래프 뷰를 바꾼다")
+    search = made.searcher()
+    try:
+        first = search.search(query, mode="keyword", explain=True).results[0]
+        assert (first.path, first.explain["keyword_bonus_part"] >= 0.6) == ("그래프 뷰.md", True)
+    finally:
+        search.close()
+
+
 def test_a_korean_word_that_is_nowhere_is_not_held_by_a_part_of_it(tmp_path: Path) -> None:
     made = MadeIndex(tmp_path)
     made.put("버그.md", "버그를 알리는 법")

@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vaultvec.korean import ENDINGS, PARTICLES, is_korean, stem
+from vaultvec.korean import ENDINGS, PARTICLES, bare, is_korean, stem
 from vaultvec.languages import FUNCTION_WORDS, language_of
 
 KEYWORDS_VERSION = 3  # raise when the same text gives other terms: the keyword index is then rebuilt
@@ -47,7 +47,7 @@ _ASKING = {
     "ko": "어떻게 어떤 어디 어디서 언제 누가 누구 무엇 무엇을 무슨 뭐 뭘 뭐지 뭐였지 왜 얼마 얼마나 어느 몇"
     " 있을까 있나 있나요 있어 있는 있을 하나 하나요 하면 하려면 하려고 싶어 싶은데 싶다 되나 되나요 되지 될까"
     " 수 것 게 때 좀 내 나 내가 나는 우리 그 이 저 및 등 더 잘 안 못 또 또는 그리고 하지만 방법 방법은 해야"
-    " 하지 했지 했더라 했나",
+    " 하지 했지 했더라 했나 대해 대해서 대하여 대한 관해 관해서 관하여 관한 무엇인가 무엇인지 뭐야",
     "en": "me i s t don than then them these those some any all could did shall may might must just into make want need"
     " get got let does doing had been being own myself",
     "de": "mein meine meinen meiner meinem mir mich man was wer wo wann warum soll muss müssen will geht gibt im am vom",
@@ -55,8 +55,8 @@ _ASKING = {
 
 
 def _stop_words(language: str) -> frozenset[str]:
-    words = frozenset(f"{FUNCTION_WORDS.get(language, '')} {_ASKING.get(language, '')}".split())
-    return words | PARTICLES | ENDINGS if language == "ko" else words
+    words = f"{FUNCTION_WORDS.get(language, '')} {_ASKING.get(language, '')}".split()
+    return frozenset(words) | PARTICLES | ENDINGS  # also after an English word: ElasticSearch를
 
 
 def index_terms(text: str) -> str:
@@ -85,6 +85,7 @@ class KeywordQuery:
     required: str = ""  # all phrases must match; "" when there are none
     excluded: tuple[str, ...] = ()  # none of these may match
     phrase: str = ""  # all of the query as it stands; "" when it is long or has no word
+    names: tuple[str, ...] = ()  # the query without the particle and the words of a question that follow a Korean title
     cut: bool = False  # whether there were more than MAX_QUERY_TERMS terms
 
 
@@ -110,12 +111,14 @@ def parse_query(query: str, exclude: Sequence[str] = ()) -> KeywordQuery:
         else:
             words.append(word)
     text = " ".join(words)
-    terms, cut = _terms(words, _stop_words(language_of(text)))
+    stop = _stop_words(language_of(text))
+    terms, cut = _terms(words, stop)
     if not terms:
         terms, cut = _terms(words, frozenset())
     required = " AND ".join(filter(None, map(_phrase, phrases)))
     whole = "" if cut or len(words) > MAX_QUERY_TERMS else _phrase(text)
-    return KeywordQuery(text, tuple(terms), required, tuple(filter(None, map(_phrase, excluded))), whole, cut)
+    names = () if cut else _names(words, stop)
+    return KeywordQuery(text, tuple(terms), required, tuple(filter(None, map(_phrase, excluded))), whole, names, cut)
 
 
 def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]:
@@ -123,11 +126,27 @@ def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]
     seen: dict[str, None] = {}
     for word in words:
         for run in _runs(word):
-            if run not in stop and (run == stem(run) or stem(run) not in stop):
+            if not _is_stop(run, stop):
                 seen.update(dict.fromkeys(_query_terms(run)))
         if len(seen) > MAX_QUERY_TERMS:
             return list(seen)[:MAX_QUERY_TERMS], True
     return list(seen), False
+
+
+def _is_stop(run: str, stop: frozenset[str]) -> bool:
+    return run in stop or (run != stem(run) and stem(run) in stop)
+
+
+def _names(words: Sequence[str], stop: frozenset[str]) -> tuple[str, ...]:
+    """What the words may call a note: "태그를 어떻게 하나요" asks for 태그. None where that is the words themselves."""
+    runs = [run for word in words for run in _runs(word)]
+    most = len(runs)
+    while runs and is_korean(runs[-1]) and _is_stop(runs[-1], stop):
+        runs.pop()
+    if not runs:
+        return ()
+    lasts = [*bare(runs[-1]), *([runs[-1]] if len(runs) < most else [])]
+    return tuple(" ".join([*runs[:-1], last]) for last in lasts)
 
 
 def _query_terms(run: str) -> list[str]:
@@ -139,7 +158,12 @@ def _query_terms(run: str) -> list[str]:
     if not is_korean(run):
         return [f'"{pair}"' for pair in _grams(run)[:-1]]
     whole = f'"{" ".join(_grams(stem(run))[:-1])}"'
-    return [whole, f'"{run[0]}"*'] if len(run) == 2 and run[1] in PARTICLES else [whole]
+    return [whole, f'"{run[0]}"*'] if _one_syllable(run) else [whole]
+
+
+def _one_syllable(run: str) -> bool:
+    """Whether a Korean word may be one syllable and a particle: 책을, 책에서. Of three, 사과는 (an apple) is rather not."""
+    return run[1:] in PARTICLES and (run == stem(run) or run[1] in "에으")
 
 
 def parts(term: str) -> list[str]:

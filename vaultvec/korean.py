@@ -18,9 +18,12 @@ _ENDINGS = """
 """
 PARTICLES = frozenset(_PARTICLES.split())
 ENDINGS = frozenset(_ENDINGS.split())
+_TAILS = PARTICLES | ENDINGS | {"이란", "란"}  # what asks for a meaning; alone, 이란 is a country
+# Those that hardly any noun ends in, as many do in 도, 의 or 이.
+_CLEAR = frozenset(tail for tail in PARTICLES if len(tail) > 1 and tail != "이나") | {*"은는을를에와란", "이란"}
 STEM_SYLLABLES = 2  # that stay at least: "회의" (a meeting) is no "회" with a particle
 _HANGUL = re.compile("[가-힣]+")
-_LONGEST = max(map(len, PARTICLES | ENDINGS))
+_LONGEST = max(map(len, _TAILS))
 
 
 def is_korean(word: str) -> bool:
@@ -32,7 +35,12 @@ def stem(word: str) -> str:
     """A word of Hangul without its last particle or ending, and without a particle before that; others as they are."""
     if not is_korean(word):
         return word
-    return _without(_without(word, PARTICLES | ENDINGS), PARTICLES)
+    return _without(_without(word, _TAILS), PARTICLES)
+
+
+def bare(word: str) -> list[str]:
+    """The nouns that a word of Hangul may be: what stands before each particle that it may end in. 집에는 → 집에, 집."""
+    return [word[:n] for n in range(len(word) - 1, 0, -1) if word[n:] in _CLEAR] if is_korean(word) else []
 
 
 def _without(word: str, tails: frozenset[str]) -> str:

@@ -64,15 +64,19 @@ class WordIndex:
             named[whole], *standing = matching_phrases(self._ledger, asked, ids[whole])
             if standing:
                 phrase[whole] = standing[0]
-            titled[named] = self._titled(query, self._table.notes[rows[named]])
+            titled[named] = self._titled([query.text], self._table.notes[rows[named]])
+        if query.names and not titled.any():
+            titled = self._titled(query.names, self._table.notes[rows])
+            named |= titled
+            coverage[titled] = 1.0  # the other words only ask
         return together(coverage, weighed, phrase, named, titled)
 
-    def _titled(self, query: KeywordQuery, notes: Ids) -> NDArray[np.bool_]:
-        """Which of these notes have the query, and nothing else, as their title or an alias."""
-        wanted = index_terms(query.text)
+    def _titled(self, names: Sequence[str], notes: Ids) -> NDArray[np.bool_]:
+        """Which of these notes have one of the names, and nothing else, as their title or an alias."""
+        wanted = set(map(index_terms, names))
         found = note_rows(self._ledger, sorted(set(notes.tolist())))
-        called = {number for number, note in found.items() if wanted in map(index_terms, (note.title, *note.aliases))}
-        return np.isin(notes, list(called))
+        titles = {number: map(index_terms, (note.title, *note.aliases)) for number, note in found.items()}
+        return np.isin(notes, [number for number, terms in titles.items() if not wanted.isdisjoint(terms)])
 
     def _coverage(self, terms: Sequence[str], ids: Ids) -> tuple[Scores, int]:
         """(the share of the terms' weight that each chunk holds, 0 to 1; how many terms were weighed)."""
