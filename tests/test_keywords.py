@@ -53,6 +53,21 @@ def found(text: str, query: str) -> bool:
         ("snake_case_name", "case"),
         ("Straße", "straße"),
         ("İstanbul", "İSTANBUL"),
+        ("ＰＤＦ ファイル", "pdf"),
+        ("PDF", "ＰＤＦ"),
+        ("ｶﾞｲﾄﾞ", "ガイド"),
+        ("the oﬃce of ﬁnance", "office"),
+        ("⾼速", "高速"),
+        ("ﺍﻟﺴﻼﻡ", "السلام"),
+        ("أحمد", "احمد"),
+        ("Ёлка", "елка"),
+        ("еще", "ещё"),
+        ("μηχανική", "ΜΗΧΑΝΙΚΗ"),
+        ("Đà Nẵng", "da"),
+        ("Łódź", "lodz"),
+        ("C++20 templates", "c++"),
+        ("C/C++", "C"),
+        ("in C#.", "c#"),
     ],
 )
 def test_found(text: str, query: str) -> None:
@@ -69,6 +84,10 @@ def test_found(text: str, query: str) -> None:
         ("running", "jump"),
         ("basil", "bas"),
         ("사람", "사과는"),
+        ("vitamin C", "C++"),
+        ("C++", "C#"),
+        ("see #tag", "e#"),
+        ("мой", "мои"),
     ],
 )
 def test_not_found(text: str, query: str) -> None:
@@ -120,6 +139,7 @@ def test_iran_is_a_country_and_an_ending() -> None:
 def test_a_word_in_pairs_can_be_taken_apart_and_written_again() -> None:
     (term,) = parse_query("도서관에서").terms
     assert (term, parts(term), shown(term)) == ('"도서 서관"', ['"도서"', '"서관"'], "도서관")
+    assert shown(*parse_query("C++").terms) == "c++"
     assert (parts('"basil"'), shown('"basil"')) == (['"basil"'], "basil")
 
 

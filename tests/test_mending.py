@@ -30,7 +30,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.rebuild import rebuild
-from vaultvec.session import open_searcher
+from vaultvec.session import coverage_remark, open_searcher
 from vaultvec.settings import Settings, load_settings
 from vaultvec.stages.writer_process import WriterProcess
 from vaultvec.stages.writing import Writer, WriterTask
@@ -321,6 +321,27 @@ def test_a_search_makes_no_chroma(tmp_path: Path) -> None:
     assert exists(chroma)
     state = state_of(settings, vault)
     assert (state.outbox, len(state.chroma)) == (0, len(state.chunks))
+
+
+def test_a_keyword_index_of_another_version_is_told_and_made_anew(tmp_path: Path) -> None:
+    settings = fake_settings(tmp_path / "data")
+    vault = put(tmp_path / "vault", tree="Ёлка")
+
+    def told() -> str:
+        searcher = open_searcher(settings, vault)
+        try:
+            return coverage_remark(searcher)
+        finally:
+            searcher.close()
+
+    index(settings, vault)
+    assert told() == ""
+    with Ledger(ledger_of(settings, vault)) as ledger, ledger.transaction():
+        ledger.set_meta("keywords_version", "3")
+    assert told().endswith("run: python main.py index")
+    engines = FakeEngines()
+    index(settings, vault, engines)
+    assert (told(), engines.texts) == ("", [])
 
 
 def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from vaultvec.korean import ENDINGS, PARTICLES, bare, is_korean, stem
 from vaultvec.languages import FUNCTION_WORDS, language_of
 
-KEYWORDS_VERSION = 3  # raise when the same text gives other terms: the keyword index is then rebuilt
+KEYWORDS_VERSION = 4  # raise when the same text gives other terms: the keyword index is then rebuilt
 TOKENIZE = "porter unicode61 remove_diacritics 2 categories ''L* N* Co Mn Mc''"  # a vowel sign is part of its word
 MAX_QUERY_TERMS = 64  # a query of 10,000 words is answered by its first 64 different terms
 
@@ -38,7 +38,15 @@ _MARKS = (
 _POINTS = re.compile(
     "[\u00ad\u200b-\u200d\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
 )
-_RUN = re.compile(f"[{_CJK}]+|(?:[^\\W_{_CJK}]|[{_MARKS}])+")
+# The same letters in another dress, as PDFs (ﬁ, ⾼, Arabic forms) and Japanese keyboards (Ａ, ｶ) write them.
+_DRESSED = re.compile("[\u2f00-\u2fd5\ufb00-\ufb06\ufb50-\ufdff\ufe70-\ufefc\uff10-\uff9f]+")
+# What is written with or without, and SQLite leaves as it is: ё, hamza on alef, the accents of Greek, strokes.
+_STROKES = {"đ": "d", "ł": "l", "ø": "o"}
+_ACCENTED = re.compile("[ёđłø\u0622\u0623\u0625\u0390\u03ac-\u03b0\u03ca-\u03ce\u1f00-\u1fff]")
+# C++, C#: names that their signs tell from C. The signs come first here, as few texts hold one.
+_SIGNED = re.compile(r"\+\+(?<=(?<![^\W_])[a-z]\+\+)|#(?![\w#])(?<=(?<![^\W_])[a-z]#)")
+_SIGNS = {"++": "\U0010fffc", "#": "\U0010fffd"}  # for private use, so part of a word to SQLite
+_RUN = re.compile(f"[{_CJK}]+|(?:[^\\W_{_CJK}]|[{_MARKS}{''.join(_SIGNS.values())}])+")
 _IS_CJK = re.compile(f"[{_CJK}]")
 _QUOTES = str.maketrans(dict.fromkeys("“”„‟＂«»", '"'))
 
@@ -66,8 +74,17 @@ def index_terms(text: str) -> str:
 
 def _runs(text: str) -> Iterator[str]:
     """Words and CJK runs, in our own lower case: SQLite's does not know every script that has capitals."""
-    for match in _RUN.finditer(_POINTS.sub("", unicodedata.normalize("NFC", _lower(text)))):
+    for match in _RUN.finditer(_plain(_lower(text))):
         yield match.group()
+
+
+def _plain(text: str) -> str:
+    """The text as all write it who mean the same: composed, without points and dress; C++ and C# as words of their own."""
+    if not text.isascii():
+        text = _POINTS.sub("", unicodedata.normalize("NFC", text))
+        text = _DRESSED.sub(lambda dressed: unicodedata.normalize("NFKC", dressed[0]), text)
+        text = _ACCENTED.sub(lambda letter: _STROKES.get(letter[0]) or unicodedata.normalize("NFD", letter[0])[0], text)
+    return _SIGNED.sub(lambda sign: f"{_SIGNS[sign[0]]} ", text)
 
 
 def _grams(run: str) -> list[str]:
@@ -174,6 +191,8 @@ def parts(term: str) -> list[str]:
 def shown(term: str) -> str:
     """A term as a person would write it."""
     first, *rest = term.strip('"*').split()
+    for sign, private in _SIGNS.items():
+        first = first.replace(private, sign)
     return first + "".join(pair[-1] for pair in rest)
 
 

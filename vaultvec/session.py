@@ -11,6 +11,7 @@ from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
 from vaultvec.fitting import made_by_server, query_precision
 from vaultvec.index import current_index
+from vaultvec.keywords import KEYWORDS_VERSION
 from vaultvec.ledger import Ledger
 from vaultvec.models import ModelSpec, resolve
 from vaultvec.ranking.semantic import ModelSlot
@@ -67,7 +68,9 @@ def query_engine(settings: Settings, model: ModelSpec, notify: Notify) -> Engine
 
 
 def coverage_remark(searcher: Searcher) -> str:
-    """A line when semantic search cannot find everything yet; "" when it can."""
+    """A line when search cannot find everything yet; "" when it can."""
+    if searcher.ledger.meta("keywords_version") != str(KEYWORDS_VERSION):
+        return "the keyword index is of another version of this program; to find every word, run: python main.py index"
     if not searcher.ledger.has_pending():
         return ""
     counts = searcher.ledger.counts()
