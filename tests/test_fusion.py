@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -153,9 +154,9 @@ def test_korean_words_weigh_more() -> None:
 
 
 def test_the_weight_of_a_word_is_the_one_fts5_gives_it() -> None:
-    db = sqlite3.connect(":memory:")
-    db.execute("CREATE VIRTUAL TABLE t USING fts5(body)")
-    db.executemany("INSERT INTO t VALUES(?)", [("apple " * 2000,), *[("pear plum",)] * 99])
-    best = -db.execute("SELECT bm25(t) FROM t WHERE t MATCH 'apple'").fetchone()[0]
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("CREATE VIRTUAL TABLE t USING fts5(body)")
+        db.executemany("INSERT INTO t VALUES(?)", [("apple " * 2000,), *[("pear plum",)] * 99])
+        best = -db.execute("SELECT bm25(t) FROM t WHERE t MATCH 'apple'").fetchone()[0]
     assert best <= BM25_MOST * idf(1, 100)
     assert best == pytest.approx(BM25_MOST * idf(1, 100), rel=0.1)

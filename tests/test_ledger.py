@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,10 @@ def unit(seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    made = Ledger(tmp_path / "ledger.sqlite3")
-    assert made.register_model(MODEL.fingerprint, "model", 8) == MODEL.id
-    return made
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger.sqlite3") as made:
+        assert made.register_model(MODEL.fingerprint, "model", 8) == MODEL.id
+        yield made
 
 
 def test_what_is_queued_after_the_queue_ran_empty_is_not_missed(ledger: Ledger) -> None:
@@ -253,9 +254,8 @@ def test_a_donor_full_of_holes_gives_what_is_left(tmp_path: Path) -> None:
         put(made, "a.md", *texts)
         made.save_vectors(MODEL.id, list(map(content_hash, texts)), np.stack([unit(i) for i in range(400)]))
     data = bytearray(path.read_bytes())
-    index = sqlite3.connect(path).execute(
-        "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_vectors_1'"
-    ).fetchone()[0]  # fmt: skip
+    with closing(sqlite3.connect(path)) as db:
+        index = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_vectors_1'").fetchone()[0]
     data[(index - 1) * 4096 : index * 4096] = b"\xff" * 4096
     path.write_bytes(data)
     donors = Donors([path])

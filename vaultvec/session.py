@@ -28,6 +28,16 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
     """
     folder = current_index(settings, vault)
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
+    try:
+        slots = _slots(settings, ledger, notify)
+    except BaseException:
+        ledger.close()
+        raise
+    return Searcher(ledger, slots, vault, backend=settings.search_backend, chroma=folder / "chroma")
+
+
+def _slots(settings: Settings, ledger: Ledger, notify: Notify) -> list[ModelSlot]:
+    """The models of an index. Raises LedgerError where config.py has them run elsewhere."""
     with ledger.errors_told():
         made_by, models = made_by_server(settings, ledger), ledger.models()
     if models and made_by not in (None, settings.server):
@@ -36,8 +46,7 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
             f'this index was made {said}, config.py says ENGINE = "{settings.engine}"; set it back, or run: '
             "python main.py index"
         )
-    slots = [_slot(settings, row, notify) for row in models]
-    return Searcher(ledger, slots, vault, backend=settings.search_backend, chroma=folder / "chroma")
+    return [_slot(settings, row, notify) for row in models]
 
 
 def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) -> ModelSlot:
