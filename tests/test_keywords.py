@@ -150,6 +150,13 @@ def test_exclusions_and_phrases_are_told_apart() -> None:
     assert query.excluded == ('"winter"', '"not this"')
 
 
+def test_an_option_of_a_command_is_no_exclusion() -> None:
+    query = parse_query("git commit -m message -책")
+    assert query.text == "git commit -m message"
+    assert '"m"' in query.terms
+    assert len(query.excluded) == 1
+
+
 def test_a_very_long_query_is_cut_and_says_so() -> None:
     query = parse_query(" ".join(f"word{i}" for i in range(10_000)))
     assert len(query.terms) == MAX_QUERY_TERMS

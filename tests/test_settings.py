@@ -73,6 +73,7 @@ def test_values_reach_their_fields(tmp_path: Path) -> None:
         ('EXCLUDE = ["Archive/", "[z-a]"]', ["line 1", "[z-a]", "a list of .gitignore patterns"]),
         ('OLLAMA_URL = "localhost"', ["http://"]),
         ('EMBEDDING_MODEL = ""', ["EMBEDDING_MODEL"]),
+        ('EMBEDDING_MODEL = "Auto"', ["EMBEDDING_MODEL", '"auto"']),
         ("BATCHSIZE = 3", ["line 1", "did you mean BATCH_SIZE?"]),
         ("XYZZY = 3", ["XYZZY is no key"]),
         ("STREAMS = 1\nSTREAMS = 2", ["line 2", "first on line 1"]),

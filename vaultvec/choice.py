@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaultvec.config_keys import AUTO, MIXED
+from vaultvec.config_keys import AUTO, MIXED, WORDS
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import resolve_model
 from vaultvec.errors import SettingsError, VaultError
@@ -67,7 +67,7 @@ def asked_for(settings: Settings) -> list[ModelSpec]:
 def server_model(settings: Settings) -> str:
     """The model a server is asked for. Ollama has a default, the guide's. Raises SettingsError where another must be told."""
     asked = settings.embedding_model
-    if asked not in (AUTO, MIXED):
+    if asked not in WORDS:
         return asked
     if settings.engine == "ollama":
         return OLLAMA_DEFAULT

@@ -17,6 +17,7 @@ from vaultvec.errors import SettingsError
 
 AUTO = "auto"
 MIXED = "mixed"  # EMBEDDING_MODEL: what "auto" takes for notes in English and in other languages, whatever they are in
+WORDS = (AUTO, MIXED)  # of EMBEDDING_MODEL, those that name no model
 SERVERS = ("ollama", "openai")  # of the engines, those that ask a server
 WINDOWS_HINT = 'write a Windows path with "/", as in "C:/Notes"'
 
@@ -51,6 +52,11 @@ def _is_folder(value: Any) -> bool:
     return type(value) is str and not any(unicodedata.category(c) == "Cc" for c in value)
 
 
+def _is_model(value: Any) -> bool:
+    """A word such as "Auto" would be looked for on the model hub."""
+    return _is_folder(value) and value.strip() != "" and (value in WORDS or value.strip().lower() not in WORDS)
+
+
 def _is_url(value: Any) -> bool:
     if type(value) is not str or not value.startswith(("http://", "https://")):
         return False
@@ -75,7 +81,7 @@ def _are_patterns(value: Any) -> bool:
 
 FLAG = Check("True or False", lambda v: type(v) is bool)
 FOLDER = Check(f'a folder between quotes ("" = none; {WINDOWS_HINT})', _is_folder)
-MODEL = Check('"auto", "mixed", a model name or a folder, between quotes', lambda v: _is_folder(v) and bool(v.strip()))
+MODEL = Check('"auto", "mixed", a model name or a folder, between quotes', _is_model)
 URL = Check("an address that begins with http:// or https://", _is_url)
 PATTERNS = Check(
     'a list of .gitignore patterns, such as ["Templates/"]',

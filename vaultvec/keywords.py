@@ -106,13 +106,14 @@ class KeywordQuery:
     cut: bool = False  # whether there were more than MAX_QUERY_TERMS terms
 
 
-_PART = re.compile(r'(-?)"([^"]+)"|(?:(?<=\s)|^)-([^\s"-][^\s"]*)|([^\s"]+)')
+_PART = re.compile(r'(-?)"([^"]+)"|(?:(?<=\s)|^)-(?![a-zA-Z](?:\s|$))([^\s"-][^\s"]*)|([^\s"]+)')
 
 
 def parse_query(query: str, exclude: Sequence[str] = ()) -> KeywordQuery:
     """`word word "exact phrase" -without -"not this"`: words are alternatives, phrases are required.
 
-    `exclude`: words or phrases that may not match either.
+    `exclude`: words or phrases that may not match either. One Latin letter after a hyphen is an option of a command, as in
+    "git commit -m", and is searched for.
     """
     words: list[str] = []
     phrases: list[str] = []

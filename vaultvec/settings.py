@@ -12,7 +12,7 @@ from pathlib import Path
 from platformdirs import user_data_dir
 
 from vaultvec.config_file import read_text, read_values
-from vaultvec.config_keys import AUTO, KEYS, MIXED, SERVERS
+from vaultvec.config_keys import AUTO, KEYS, SERVERS, WORDS
 from vaultvec.errors import SettingsError
 from vaultvec.models import resolve
 
@@ -128,7 +128,7 @@ def _model(name: str, engine: str, base: Path) -> str:
     A name of the catalogue stays a name, and so does what a server is asked for, whatever folder bears it too.
     """
     text = name.strip()
-    if text in (AUTO, MIXED) or engine in SERVERS or resolve(text).dim or Path(text).is_absolute():
+    if text in WORDS or engine in SERVERS or resolve(text).dim or Path(text).is_absolute():
         return name
     folder = _folder(text, base)
     return str(folder) if folder is not None and os.path.isdir(folder) else name
