@@ -103,6 +103,18 @@ def test_a_second_run_embeds_nothing_and_loads_no_model(data: Path) -> None:
     assert set(json.loads(done.stderr.strip().splitlines()[-1].replace("'", '"'))) <= {"tokenizers"}
 
 
+def test_a_command_loads_no_part_that_it_does_not_use(data: Path) -> None:
+    code = (
+        "import sys, main; main.main(['search', 'backup', '--mode', 'keyword', '--json']); "
+        "parts = ('vaultvec.stages', 'vaultvec.measure', 'vaultvec.phases', 'vaultvec.engines.openvino_engine'); "
+        "sys.exit(' '.join(name for name in sys.modules if name.startswith(parts)))"
+    )
+    environment = {**os.environ, "VAULTVEC_DATA": str(data), "VAULTVEC_VAULT": str(SAMPLE)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert json.loads(done.stdout)
+    assert done.stderr.strip() == ""
+
+
 def test_search_json(cli: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["search", "backups that survive a fire", "-k", "3", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from vaultvec.stages.embedding import Progress as Moment
 from vaultvec.terminal.console import err
+
+if TYPE_CHECKING:
+    from vaultvec.stages.embedding import Progress as Moment
 
 
 @contextmanager

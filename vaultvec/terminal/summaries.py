@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from vaultvec.datatypes import IndexReport
-from vaultvec.findings import Finding
-from vaultvec.phases import Step
-from vaultvec.status import Status
 from vaultvec.terminal.console import out, plain, say
 from vaultvec.terminal.progress import duration
+
+if TYPE_CHECKING:  # what is shown is made elsewhere; a command loads only what it needs of that
+    from vaultvec.datatypes import IndexReport
+    from vaultvec.findings import Finding
+    from vaultvec.phases import Step
+    from vaultvec.status import Status
 
 
 def print_report(report: IndexReport) -> None:
