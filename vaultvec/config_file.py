@@ -60,7 +60,8 @@ def read_text(path: Path) -> ConfigText:
         reason = error.strerror or error
         raise SettingsError(f"{path} cannot be read ({reason}); {_UNREADABLE_HINT}") from error
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        # From Python 3.14 on it refuses a zero byte, which read_values tells better.
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data.replace(b"\0", b" ")).readline)
         return ConfigText(path, data, data.decode(encoding), encoding)
     except (SyntaxError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name} is not UTF-8 text ({error}); save it as UTF-8, or {_RESTORE_HINT}") from error
