@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,12 @@ def test_both_readmes_have_the_same_sections() -> None:
         for name in ("README.md", "README.ko.md")
     ]
     assert counts[0] == counts[1]
+
+
+def test_every_figure_of_the_readme_stands_in_the_korean_one() -> None:
+    """As often, at least; a single digit may be a word in either."""
+    english, korean = (
+        Counter(re.findall(r"\d[\d,.]*\d|\.\d+", (ROOT / name).read_text(encoding="utf-8")))
+        for name in ("README.md", "README.ko.md")
+    )
+    assert not english - korean
