@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fake_engine import FakeEngines, fake_settings
 
-from vaultvec.boilerplate import LEAST_NOTES, repeated_lines
+from vaultvec import boilerplate
+from vaultvec.boilerplate import LEAST_NOTES, find_boilerplate, repeated_lines
+from vaultvec.datatypes import NoteFile
 from vaultvec.ledger import Ledger
 from vaultvec.pipeline import Hooks, index_vault
 
@@ -22,6 +25,18 @@ def test_lines_of_many_notes() -> None:
     assert repeated_lines(bodies(LEAST_NOTES - 1)) == frozenset()
     others = [f"{i} alone" for i in range(9 * LEAST_NOTES + 1)]
     assert repeated_lines(bodies(LEAST_NOTES) + others) == frozenset()  # below a tenth of the notes
+    chorus = ["sing along\n" * LEAST_NOTES, *(f"{i} alone, and longer than a song" for i in range(LEAST_NOTES))]
+    assert repeated_lines(chorus) == frozenset()  # of one note
+
+
+def test_the_order_of_the_files_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boilerplate, "SAMPLE_NOTES", LEAST_NOTES)
+    files = []
+    for i, body in enumerate(bodies(LEAST_NOTES)):
+        for name, text in ((f"{i:03d} a.md", body), (f"{i:03d} b.md", f"{i} alone")):
+            (tmp_path / name).write_text(text, encoding="utf-8")
+            files.append(NoteFile(name, str(tmp_path / name), 1, 1, 1))
+    assert find_boilerplate(files) == find_boilerplate(files[1:] + files[:1]) == {FOOTER}
 
 
 def test_a_vault_of_copies_has_no_boilerplate() -> None:

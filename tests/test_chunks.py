@@ -38,6 +38,13 @@ def test_a_note_without_text_is_its_names() -> None:
     assert [(chunk.text, chunk.context, chunk.heading) for chunk in cut("")] == [("Basil", 0, "")]
     (named,) = cut("---\naliases: [Ocimum, 바질]\n---\n\n  \n")
     assert named.text == "Basil\nOcimum\n바질"
+    (heading,) = cut("# Only")
+    assert (heading.text, heading.heading) == ("Basil\nOnly", "")
+
+
+def test_what_follows_an_underlined_heading_is_text() -> None:
+    (chunk,) = cut("First\n===\n\none\ntwo\n\nSecond\n---\nthree")
+    assert chunk.text == "Basil > First\none\ntwo\nSecond\nthree"
 
 
 def test_a_heading_that_the_line_above_cannot_say_stands_in_the_text() -> None:
@@ -71,25 +78,50 @@ def test_nested_headings_give_a_path() -> None:
 def test_small_sections_share_a_chunk() -> None:
     (chunk,) = cut("## A\n\none\n\n## B\n\ntwo\n\n## C\n\nthree")
     assert all(word in chunk.text for word in ("one", "two", "three", "B", "C"))
+    (chunk,) = cut(f"## A\n\none\n\n## B\n\n{sentences('b', 4)}")
+    assert "one" in chunk.text
+
+
+def test_a_heading_with_nothing_below_it_goes_with_what_follows() -> None:
+    first, second = cut(f"# A\n\n{sentences('a', 5)}\n\n# B\n\n# C\n\n{sentences('c', 5)}", minimum=0)
+    assert first.text.endswith("The a number 4 stands here.")
+    assert second.text.startswith("Basil\nB\nC\nThe c")
+
+
+def test_chunks_stay_within_what_the_model_takes_whatever_is_asked_for() -> None:
+    cut(sentences("kettle", 100), target=1000)  # the model's limit is 256
+    assert len(cut(sentences("tail", 14), minimum=4096)) == 2  # else every tail would join the chunk before
+    # The line above all of a chunk is longer here than that of any paragraph in it.
+    cut(f"# {'a ' * 83}\n\n{sentences('a', 12)}\n\n## b\n\n## c\n\n{sentences('leaf', 60)}", target=256, minimum=0)
+    short = Chunker(TOKENIZER, ChunkLimits(32, 8, 32), "passage " * 40)
+    chunks = short.chunk(parse_note("a.md", sentences("a", 4).encode()))
+    assert [chunk.text for chunk in chunks] == [f"a\nThe a number {i} stands here." for i in range(4)]
+    assert {len(chunk.token_ids) for chunk in chunks} == {32}
 
 
 def test_a_long_paragraph_is_cut_at_sentences() -> None:
     chunks = cut(sentences("kettle", 40))
     assert len(chunks) > 4
     assert all(chunk.text.rstrip().endswith(".") for chunk in chunks)
+    words = {word for chunk in cut("kettle " * 1000) for word in chunk.text[chunk.context :].split()}
+    assert words == {"kettle"}
 
 
 def test_a_word_without_end_is_cut_somewhere() -> None:
     chunks = cut("x" * 5000)
     assert all(len(chunk.text) <= 2 * 64 * 12 + 40 for chunk in chunks)
+    sections = cut("\n\n".join(f"# {i}\n\n{'x' * 500}" for i in range(12)))
+    assert all(len(chunk.text) <= 64 * 12 + 40 for chunk in sections)
 
 
 def test_start_lines_are_those_of_the_file() -> None:
     text = f"---\ntags: [a]\n---\n# One\n\n{sentences('a', 8)}\n\n# Two\n\n{sentences('b', 8)}\n"
-    chunks = cut(text)
-    lines = text.split("\n")
+    assert [chunk.start_line for chunk in cut(text)] == [4, 8]
+    lines = [f"line {i} of one paragraph" for i in range(200)]
+    chunks = cut("\n".join(lines))
+    assert len(chunks) > 5
     for chunk in chunks:
-        assert lines[chunk.start_line - 1].lstrip("# ").split(" ")[0] in chunk.text
+        assert chunk.text[chunk.context :].split("\n")[0] in lines[chunk.start_line - 1]
 
 
 def test_a_tail_too_small_for_a_chunk_joins_the_last_one() -> None:
@@ -146,6 +178,8 @@ def test_boilerplate_is_left_out_unless_it_is_all_there_is() -> None:
     footer = "Edit this page in the Hub."
     assert footer not in cut(f"Something else.\n\n{footer}", boilerplate=(footer,))[0].text
     assert footer in cut(footer, boilerplate=(footer,))[0].text
+    (chunk,) = cut("# One\n\nfirst\n\n# Links\n\nsecond", boilerplate=("# Links",))
+    assert chunk.text == "Basil\nOne\nfirst\nsecond"
 
 
 def test_the_same_note_gives_the_same_chunks() -> None:

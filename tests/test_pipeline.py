@@ -125,7 +125,7 @@ def test_full_reads_every_note_again_and_embeds_nothing_twice(tmp_path: Path) ->
 
 
 def test_full_agrees_with_a_fresh_index_when_a_line_became_boilerplate(tmp_path: Path) -> None:
-    vault, settings = write_vault(tmp_path / "vault", 30, 6), fake_settings(tmp_path / "data")
+    vault, settings = write_vault(tmp_path / "vault", 60, 6), fake_settings(tmp_path / "data")
     index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
     for path in vault.rglob("*.md"):
         path.write_text(path.read_text(encoding="utf-8") + f"\n{SHARED}\n\nEdit this page.\n", encoding="utf-8")
@@ -134,6 +134,7 @@ def test_full_agrees_with_a_fresh_index_when_a_line_became_boilerplate(tmp_path:
     fresh = fake_settings(tmp_path / "fresh")
     index_vault(fresh, vault, hooks=Hooks(engines=FakeEngines()))
     assert_same(state_of(settings, vault), state_of(fresh, vault))
+    assert not any(SHARED in row[1] for row in state_of(fresh, vault).chunks.values())
 
 
 def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:

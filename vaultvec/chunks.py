@@ -254,7 +254,7 @@ def _pack(units: list[_Unit], limits: ChunkLimits, overhead: int, context: _Cont
             tokens += len(unit.ids)
             chars += len(unit.text) + 1
         tail_fits = len(groups) > first and fixed + sizes[-1] + tokens <= limits.maximum
-        if tail_fits and tokens < limits.minimum and _chars(groups[-1] + current) <= chars_limit * 2:
+        if tail_fits and tokens < limits.minimum:
             groups[-1] = groups[-1] + current
             sizes[-1] += tokens
         else:
