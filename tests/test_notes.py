@@ -152,6 +152,8 @@ def test_links_in_order_without_repeats() -> None:
         ("Tag: [x, null, 3, 2024-05-01, [y, [z]]]", ["x", "3", "2024-05-01", "y", "z"], []),
         ("ALIASES: ['A, with comma', 가나]", [], ["A, with comma", "가나"]),
         ("tags: {a: b}\naliases: 12", [], ["12"]),
+        ("base: &base {tags: x}\n<<: *base", ["x"], []),
+        ("tags: &endless [*endless]", [], []),
     ],
 )
 def test_front_matter(block: str, tags: list[str], aliases: list[str]) -> None:
@@ -168,6 +170,8 @@ def test_front_matter(block: str, tags: list[str], aliases: list[str]) -> None:
         ("date: !!timestamp 2024-99-99", "not valid YAML (ValueError)"),
         ("a: " + "x" * 300_000, "longer than 256 kB"),
         ("[" * 1000, "nests deeper"),
+        ("a: &a x\nb: [" + "*a, " * 40 + "]", "repeats YAML anchors"),
+        ("a: !!int 1" + ":1" * 600, "number longer"),
     ],
 )
 def test_broken_front_matter_keeps_the_body(block: str, reason: str) -> None:
@@ -203,6 +207,7 @@ def test_title_and_line_numbers() -> None:
     assert (parsed.body_line, parsed.body) == (4, "one\n\n# H\nlast")
     assert note("---\ntitle: [x]\n---\n").title == "My note"
     assert note("x", "a/b.c.md").title == "b.c"
+    assert note("x", "e\u0301.md").title == "é"
     assert note("---\nnever closed").body == "---\nnever closed"
     assert note("").body == ""
 
@@ -228,6 +233,7 @@ def test_u2028_is_no_line_end_and_text_is_nfc() -> None:
         ),
         ("Ärger mit der Änderung".encode("cp1252"), "Ärger mit der Änderung", True),
         ("word—dash, Åsa".encode("cp1252"), "word—dash, Åsa", True),
+        ("it’s what they’re sure isn’t ÄÖ".encode("cp1252"), "it’s what they’re sure isn’t ÄÖ", True),
         (b"caf\xe9 \x81", "café \x81", True),
         ("한글 노트 ".encode() * 5 + b"\xff", "한글 노트 " * 5 + "\ufffd", True),
     ],
@@ -307,14 +313,17 @@ def test_canvas_in_reading_order() -> None:
         {"type": "group", "label": "Group", "x": 100, "y": 100, "width": 200, "height": 200},
         {"type": "file", "file": "N.md", "x": 0, "y": 110},
         {"type": "text", "text": "first ```\n\ud800\x00", "x": "bad", "y": None},
+        {"type": "text", "text": "far away", "x": float("nan"), "y": 10**400},
         {"type": "text"},
         "junk",
     ]
     parsed = parse_note("b/Board.canvas", json.dumps({"nodes": nodes}).encode())
-    cards = ["first ```\n\ufffd", "# Group", "inside left", "inside right L", "#", "last card tag"]
+    cards = ["first ```\n\ufffd", "far away", "# Group", "inside left", "inside right L", "#", "last card tag"]
     assert parsed.body == "\n\n".join(cards)
     assert (parsed.title, parsed.links, parsed.tags) == ("Board", ("L", "N.md"), ("tag",))
     assert parse_note("a.canvas", b"").body == ""
+    picture = {"nodes": [{"type": "link", "url": "data:image/png;base64," + "A" * 100_000}]}
+    assert len(parse_note("a.canvas", json.dumps(picture).encode()).body) < 2000
 
 
 def test_canvas_cards_stand_apart() -> None:

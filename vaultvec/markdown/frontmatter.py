@@ -156,8 +156,6 @@ def _scalars(value: object) -> Iterator[str]:
         item = stack.pop()
         if isinstance(item, str):
             yield item
-        elif isinstance(item, bool):
-            yield str(item).lower()
         elif isinstance(item, int | float | datetime.date):
             try:
                 yield str(item)
