@@ -136,6 +136,88 @@ def test_a_page_of_a_queue_costs_the_same_however_much_waits(ledger: Ledger) -> 
     assert [ledger.has_pending(), ledger.has_pending(MODEL.id), ledger.has_pending(other)] == [True, True, False]
 
 
+def test_what_is_deleted_waits_for_nothing(ledger: Ledger) -> None:
+    put(ledger, "a.md", "one", "two", "stays")
+    put(ledger, "b.md", "stays")
+    for text in ("one", "two"):
+        ledger.mark_failed(MODEL.id, content_hash(text), "the vector is zero")
+    counts = ledger.counts()
+    assert (counts.notes, counts.chunks, counts.embedded, counts.pending, counts.failed) == (2, 4, 0, 3, 2)
+    assert ledger.failures() == [("a.md", "the vector is zero")]
+    ledger.delete_notes(["a.md"])
+    assert (ledger.counts().pending, ledger.counts().failed, ledger.failures()) == (1, 0, [])
+    ledger.save_vectors(MODEL.id, [content_hash("stays")], unit(1)[None])
+    assert ledger.counts().embedded == 1
+    assert not ledger.has_pending()
+
+
+def test_two_models_keep_their_texts_and_rows_apart(ledger: Ledger) -> None:
+    second = ModelRow(ledger.register_model("second-8", "second", 8), "second-8", 8, lambda text: "english" in text)
+    file, note, chunks = note_of("a.md", "english", "한국어")
+    ledger.apply_note(file, b"d", note, chunks, [MODEL, second])
+    assert (ledger.pending_size(MODEL.id), ledger.pending_size(second.id)) == (2, 1)
+    assert [item.text for _, _, item in ledger.take_pending(second.id, 0, 10)] == ["english"]
+    ledger.mark_failed(second.id, content_hash("english"), "not finite")
+    assert ledger.counts().failed == 1
+    ledger.save_vectors(MODEL.id, [content_hash("english"), content_hash("한국어")], np.stack([unit(1), unit(2)]))
+    assert (ledger.pending_size(MODEL.id), ledger.pending_size(second.id)) == (0, 1)
+    ledger.save_vectors(second.id, [content_hash("english")], unit(3)[None])
+    assert (ledger.row_count(MODEL.id), ledger.row_count(second.id)) == (2, 1)
+    assert ledger.row_vectors(second.id, 9) == [unit(3).tobytes()]
+    for model, left in ((second.id, 2), (MODEL.id, 0)):
+        ledger.clear_outbox([number for number, _ in ledger.take_outbox(model, 10)])
+        assert ledger.outbox_size() == left
+    ledger.fill_outbox(second.id)
+    assert (ledger.outbox_size(MODEL.id), ledger.outbox_size(second.id)) == (0, 1)
+
+
+def test_a_note_to_be_read_again_is_not_taken_for_unchanged(ledger: Ledger) -> None:
+    put(ledger, "a.md", "one")
+    put(ledger, "b.md", "two")
+    file = note_of("a.md")[0]
+    assert ledger.notes()["a.md"].unchanged(file)
+    ledger.read_again(["a.md"])
+    assert not ledger.notes()["a.md"].unchanged(file)
+    assert ledger.notes()["a.md"].digest == b""
+    ledger.save_vectors(MODEL.id, [content_hash("two")], unit(2)[None] * 2)
+    assert ledger.drop_damaged_vectors() == 1
+    assert not ledger.notes()["b.md"].unchanged(note_of("b.md")[0])
+    assert ledger.notes()["b.md"].digest == b""
+
+
+def test_vectors_that_no_chunk_uses_go_once_they_outnumber_the_others(ledger: Ledger) -> None:
+    def save(texts: list[str]) -> None:
+        put(ledger, "a.md", *texts)
+        ledger.save_vectors(MODEL.id, list(map(content_hash, texts)), np.stack([unit(1)] * len(texts)))
+
+    save([f"old {n}" for n in range(999)])
+    save(["stays"])
+    assert ledger.compact() == 0  # so few are kept for notes that come back
+    save([f"older {n}" for n in range(10)])
+    save(["stays"])
+    assert ledger.compact() == 1009
+    assert ledger.db.execute("SELECT hash FROM vectors").fetchall() == [(content_hash("stays"),)]
+    assert ledger.row_count(MODEL.id) == 1
+
+
+def test_the_keyword_index_holds_what_each_note_is_called(ledger: Ledger) -> None:
+    ids = np.zeros(1, np.int32)
+    aliases = tuple(f"alias{n}" for n in range(500))
+    for path, title in (("harbour.md", "Lighthouse"), ("kettle.md", "kettle")):
+        chunks = [Chunk(path, slot, "Part", f"{title} > Part\nwords", len(title) + 8, 1, ids) for slot in (0, 1)]
+        note = Note(path, title, "", 1, ("sea",), aliases)
+        ledger.apply_note(NoteFile(path, path, 1, 1, 1), b"d", note, chunks, [])
+    rows = ledger.db.execute("SELECT title, heading, tags, body FROM keywords ORDER BY rowid").fetchall()
+    assert [(title, heading, body) for title, heading, _, body in rows] == [("lighthouse", "part", "words")] * 2 + [
+        ("kettle", "part", "words")
+    ] * 2
+    assert [called.startswith("sea alias0 ") for _, _, called, _ in rows] == [True] * 4
+    assert [called.endswith("alias499 harbour") for _, _, called, _ in rows] == [True, False, False, False]
+    assert [called.endswith("alias499") for _, _, called, _ in rows] == [False, False, True, False]
+    ledger.rebuild_keywords()
+    assert ledger.db.execute("SELECT title, heading, tags, body FROM keywords ORDER BY rowid").fetchall() == rows
+
+
 def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     put(ledger, "a.md", "one")
 
@@ -148,6 +230,28 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
         fail()
     assert list(ledger.notes()) == ["a.md"]
     assert ledger.keyword_differences() == (0, 0)
+
+
+def test_what_fails_half_way_changes_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> list[list[tuple[object, ...]]]:
+        tables = ("notes", "chunks", "keywords", "vectors", "pending", "outbox")
+        return [ledger.db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in tables]
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    put(ledger, "a.md", "one", "two")
+    ledger.save_vectors(MODEL.id, [content_hash("one")], unit(1)[None])
+    before = rows()
+    monkeypatch.setattr(ledger, "_to_outbox", fail)
+    for change in (
+        lambda: put(ledger, "a.md", "one", "three"),
+        lambda: ledger.delete_notes(["a.md"]),
+        lambda: ledger.save_vectors(MODEL.id, [content_hash("two")], unit(2)[None]),
+    ):
+        with pytest.raises(RuntimeError):
+            change()
+        assert rows() == before
 
 
 # ── versions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
