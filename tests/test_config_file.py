@@ -48,6 +48,14 @@ def change(path: Path, changes: dict[str, Any]) -> Path | None:
     return save(before, plan_changes(before.text, changes))
 
 
+def test_a_write_protected_file_is_not_written(path: Path) -> None:
+    path.chmod(0o444)
+    with pytest.raises(SettingsError, match=r"write-protected; .* run first: "):
+        change(path, {"STREAMS": 12})
+    assert path.read_bytes() == ODD.encode()
+    assert not list_backups(path)
+
+
 def test_only_values_change() -> None:
     changes = {"STREAMS": 12, "FAST_MODE": True, "THREADS": "auto", "BATCH_SIZE": 2000, "MAX_TOKENS_PER_BATCH": 4096}
     expected = (

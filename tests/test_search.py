@@ -226,12 +226,19 @@ def test_a_word_counted_a_moment_after_the_chunks_is_weighed(searcher: Searcher)
 
 def test_of_equals_the_one_in_the_query_script_comes_first(tmp_path: Path) -> None:
     made = MadeIndex(tmp_path)
+    made.put("가.md", "사과사과사과")
     made.put("a.md", "apple pear")
     made.put("나.md", "apple 사과사과사과")
     search = made.searcher()
     try:
         assert paths(search, "apple", "semantic")[0] == "a.md"
+        made.remove("가.md")
+        search._next_refresh = 0.0
+        assert paths(search, "apple", "semantic")[0] == "a.md"
         assert paths(search, "apple 바나나바나나", "semantic")[0] == "나.md"
+        made.put("best.md", "apple 바나나바나나")
+        search._next_refresh = 0.0
+        assert paths(search, "apple 바나나바나나", "semantic") == ["best.md", "나.md", "a.md"]
     finally:
         search.close()
 
@@ -295,13 +302,16 @@ def test_function_words_do_not_count_beside_others(searcher: Searcher) -> None:
     assert paths(searcher, "how and from the basil", "keyword") == ["Garden/Basil.md"]
 
 
-def test_emoji_and_punctuation_are_looked_for_as_they_stand(searcher: Searcher) -> None:
+def test_emoji_and_punctuation_are_looked_for_as_they_stand(index: MadeIndex, searcher: Searcher) -> None:
     answer = searcher.search("🔥")
     assert [row.path for row in answer.results] == ["Music/Cello 🎻.md"]
     assert paths(searcher, "🎻") == ["Music/Cello 🎻.md"]  # in the title
     nothing = searcher.search("!!!")
     assert not nothing.results
     assert any("no word" in remark for remark in nothing.remarks)
+    index.put("newer.md", "🔥🔥", day=2)
+    searcher._next_refresh = 0.0
+    assert paths(searcher, "🔥") == ["newer.md", "Music/Cello 🎻.md"]
 
 
 def test_a_word_of_boilerplate_is_explained(index: MadeIndex) -> None:
@@ -475,6 +485,22 @@ def test_related_notes(index: MadeIndex) -> None:
     searcher.close()
 
 
+def test_notes_related_to_one_that_not_every_model_reads(tmp_path: Path) -> None:
+    made = MadeIndex(tmp_path, [("en",), ("*",)])
+    made.put("a.md", "harbour and lantern")
+    made.put("b.md", "granite 등대")
+    made.put("나.md", "항구 등대", models=[1])
+    made.put("none.md", "harbour", models=[])
+    search = made.searcher()
+    try:
+        assert search.related("나")[0].path == "b.md"
+        assert {row.path for row in search.related("a")} == {"b.md"}
+        with pytest.raises(QueryError, match=r"no embedded text.* python main.py index"):
+            search.related("none")
+    finally:
+        search.close()
+
+
 def test_links_are_near_unlinked_and_no_copies(tmp_path: Path) -> None:
     index = MadeIndex(tmp_path)
     index.put("a.md", "one two three four five six")
@@ -496,11 +522,15 @@ def test_links_are_near_unlinked_and_no_copies(tmp_path: Path) -> None:
 
 
 def test_what_a_writer_commits_is_found(index: MadeIndex, searcher: Searcher) -> None:
+    garden = Filters(folder="Garden")
     assert "new.md" not in paths(searcher, "zeppelin")
+    assert "Garden/Mint.md" not in paths(searcher, "mint", filters=garden)
     index.put("new.md", "a zeppelin over the harbour")
+    index.put("Garden/Mint.md", "mint spreads")
     index.remove("Garden/Basil.md")
     searcher._next_refresh = 0.0  # the pause after a refresh is over
-    assert paths(searcher, "zeppelin")[0] == "new.md"
+    assert paths(searcher, "zeppelin", "keyword") == ["new.md"]
+    assert paths(searcher, "mint", filters=garden)[0] == "Garden/Mint.md"
     assert "Garden/Basil.md" not in paths(searcher, "basil")
 
 
@@ -509,6 +539,8 @@ def test_a_text_replaced_between_two_refreshes_is_not_shown_for_another(index: M
     searcher._next_refresh = float("inf")
     index.put("Music/Cello 🎻.md", "something else altogether")  # takes the id of the last chunk
     assert all(row.text != "something else altogether" for row in searcher.search("slowly").results)
+    index.remove("Garden/Roses.md")
+    assert "Garden/Roses.md" not in paths(searcher, "compost")
 
 
 def test_a_refreshed_matrix_is_a_fresh_one(index: MadeIndex) -> None:
