@@ -239,6 +239,9 @@ def test_of_equals_the_one_in_the_query_script_comes_first(tmp_path: Path) -> No
         made.put("best.md", "apple 바나나바나나")
         search._next_refresh = 0.0
         assert paths(search, "apple 바나나바나나", "semantic") == ["best.md", "나.md", "a.md"]
+        made.put("apple.md", "apple")
+        search._next_refresh = 0.0
+        assert paths(search, "apple", "semantic") == ["apple.md", "a.md", "best.md", "나.md"]
     finally:
         search.close()
 

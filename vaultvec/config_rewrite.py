@@ -39,7 +39,7 @@ def plan_changes(text: str, changes: Mapping[str, Any], name: str = "config.py")
         if key not in KEYS:
             raise SettingsError(f"{key} is no key of {name}, so it cannot be changed")
         check_value(key, value)
-    wanted = {key: value for key, value in changes.items() if not _same(present[key], value)}
+    wanted = {key: value for key, value in changes.items() if present[key] != value}
     spans = sorted(((_span(text, rows[key].node), wanted[key]) for key in wanted if key in rows), reverse=True)
     planned = text
     for (start, end), value in spans:
@@ -48,10 +48,6 @@ def plan_changes(text: str, changes: Mapping[str, Any], name: str = "config.py")
     if read_values(planned, name) != present | wanted:
         raise SettingsError(f"{name} would not read back as planned; nothing was changed; simplify its unusual lines")
     return planned
-
-
-def _same(old: Any, new: Any) -> bool:
-    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
 def _source(value: Any) -> str:
@@ -96,7 +92,7 @@ def diff(old: str, new: str, name: str = "config.py") -> str:
 
 def changed_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each key that differs, as `KEY  32 → 2000`."""
-    return [f"{k}  {show_value(old[k])} → {show_value(new[k])}" for k in KEYS if not _same(old[k], new[k])]
+    return [f"{k}  {show_value(old[k])} → {show_value(new[k])}" for k in KEYS if old[k] != new[k]]
 
 
 def write_config(path: Path, data: bytes) -> bool:
