@@ -45,6 +45,12 @@ def test_which_notes_pass(filters: Filters, ids: set[int]) -> None:
     assert passing_notes(NOTES, filters) == ids
 
 
+def test_a_day_is_from_midnight_to_midnight() -> None:
+    seconds = [int(datetime.fromisoformat(day).timestamp()) for day in ("2026-01-10", "2026-01-11")]
+    notes = [NoteRow(i, "a", "a", (), (), (), at * 10**9) for i, at in enumerate(seconds)]
+    assert passing_notes(notes, parse_filters(since="2026-01-10", until="2026-01-10")) == {0}
+
+
 @pytest.mark.parametrize(
     ("filters", "line"),
     [
@@ -86,5 +92,5 @@ def test_a_tag_asked_for_where_no_note_has_one() -> None:
 
 
 def test_no_filter_looks_at_no_note() -> None:
-    assert not parse_filters(min_score=0.5).choose_notes
+    assert not any(parse_filters(min_score=score).choose_notes for score in (0.0, 0.5, 1.0))
     assert parse_filters(tags=["a"]).choose_notes

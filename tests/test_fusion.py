@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from contextlib import closing
 
@@ -110,8 +111,8 @@ def test_one_row_a_note_with_its_best_chunk() -> None:
         candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], half(0.9, NAN, NAN, weight=0.3), True
     ).ranked()
     assert [position for _, position in found] == [1, 2]
-    alone = Fusion(candidates([1, 1, 2], [2, 2, 1]), [half(0.1, 0.6, 0.2)], None, True).ranked()
-    assert found[0][0] > alone[0][0] / 1.3  # the words of the other chunk count for the note
+    points = 0.6 + 0.3 * 0.9 - 0.03 * math.log(2)  # the words of the other chunk count for the note
+    assert found[0][0] == pytest.approx(points * 2.3 / (1.3 * (points + 1)))
 
 
 def test_what_the_leading_model_cannot_read_is_left_to_the_second() -> None:
@@ -151,6 +152,7 @@ def test_calibration() -> None:
 
 def test_korean_words_weigh_more() -> None:
     assert keyword_weight("ko") > keyword_weight("en") == keyword_weight("de")
+    assert keyword_weight("ko") == keyword_weight("ja") == keyword_weight("zh")
 
 
 def test_the_weight_of_a_word_is_the_one_fts5_gives_it() -> None:
@@ -159,4 +161,5 @@ def test_the_weight_of_a_word_is_the_one_fts5_gives_it() -> None:
         db.executemany("INSERT INTO t VALUES(?)", [("apple " * 2000,), *[("pear plum",)] * 99])
         best = -db.execute("SELECT bm25(t) FROM t WHERE t MATCH 'apple'").fetchone()[0]
     assert best <= BM25_MOST * idf(1, 100)
+    assert 0 < idf(101, 100) <= idf(99, 100) < 0.01  # of a word that nearly every chunk holds
     assert best == pytest.approx(BM25_MOST * idf(1, 100), rel=0.1)

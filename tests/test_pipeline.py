@@ -15,6 +15,7 @@ from made_vault import SHARED, update_vault, write_vault
 
 from vaultvec.datatypes import Batch, NoteFile, Vectors
 from vaultvec.errors import EngineError, VaultError
+from vaultvec.index import current_index
 from vaultvec.ledger import Ledger
 from vaultvec.measure.sampling import sample_chunks
 from vaultvec.memory import peak_rss_mb
@@ -87,6 +88,17 @@ def test_the_newest_notes_come_first_and_limit_takes_only_those(tmp_path: Path) 
     assert report.notes_indexed == 2
     index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
     assert len(state_of(settings, vault).notes) == 6
+
+
+def test_a_new_index_does_not_answer_before_it_holds_every_note(tmp_path: Path) -> None:
+    vault, settings = write_vault(tmp_path / "vault", 6, 1), fake_settings(tmp_path / "data")
+    index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()))
+    whole = current_index(settings, vault)
+    other = fake_settings(tmp_path / "data", chunk_tokens=48)
+    index_vault(other, vault, limit=2, hooks=Hooks(engines=FakeEngines()))
+    assert current_index(settings, vault) == whole
+    index_vault(other, vault, hooks=Hooks(engines=FakeEngines()))
+    assert current_index(settings, vault) != whole
 
 
 def test_notes_that_moved_cost_nothing_after_a_limited_run_either(tmp_path: Path) -> None:

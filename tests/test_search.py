@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 import unicodedata
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -544,6 +546,21 @@ def test_a_text_replaced_between_two_refreshes_is_not_shown_for_another(index: M
     assert all(row.text != "something else altogether" for row in searcher.search("slowly").results)
     index.remove("Garden/Roses.md")
     assert "Garden/Roses.md" not in paths(searcher, "compost")
+
+
+def test_a_text_that_came_after_the_last_refresh_is_not_taken_for_another(index: MadeIndex, searcher: Searcher) -> None:
+    assert paths(searcher, "slowly")
+    searcher._next_refresh = float("inf")
+    index.put("later.md", "zeppelin")
+    assert paths(searcher, "zeppelin", "keyword") == []
+
+
+def test_a_vector_of_a_damaged_length_is_left_out(index: MadeIndex, searcher: Searcher) -> None:
+    with closing(sqlite3.connect(index.path)) as db:
+        db.execute("UPDATE vectors SET vector = x'00' WHERE hash = (SELECT hash FROM chunks WHERE id = 1)")
+        db.commit()
+    assert "Garden/Basil.md" not in paths(searcher, "warmth", "semantic")
+    assert paths(searcher, "warmth", "keyword") == ["Garden/Basil.md"]
 
 
 def test_a_refreshed_matrix_is_a_fresh_one(index: MadeIndex) -> None:
