@@ -20,6 +20,7 @@ from vaultvec.ledger import Ledger
 from vaultvec.measure.sampling import sample_chunks
 from vaultvec.memory import peak_rss_mb
 from vaultvec.pipeline import Hooks, find_changes, index_vault
+from vaultvec.stages.changes import forbid_mass_deletion
 from vaultvec.stages.embedding import Progress
 from vaultvec.stages.reading import RACY_NS, settled
 from vaultvec.status import read_status
@@ -202,6 +203,17 @@ def test_notes_below_an_unreadable_folder_are_not_gone() -> None:
         (("z.md", "?"), ("a/x.md", "ab/y.md")),
     ):
         assert find_changes([], [unreadable], stored, False, None).gone == gone  # type: ignore[arg-type]
+
+
+def test_how_many_notes_may_be_gone_before_it_is_asked_about(tmp_path: Path) -> None:
+    gone = [f"{number}.md" for number in range(20)]
+    forbid_mass_deletion(25, gone[:19], 0, tmp_path)  # few
+    forbid_mass_deletion(40, gone, 0, tmp_path)  # half
+    forbid_mass_deletion(25, gone, 1, tmp_path)  # as many that only moved
+    with pytest.raises(VaultError, match="20 of 39 indexed notes are gone"):
+        forbid_mass_deletion(39, gone, 0, tmp_path)
+    (tmp_path / gone[0]).touch()  # excluded, but there
+    forbid_mass_deletion(39, gone, 0, tmp_path)
 
 
 def test_a_file_that_changed_just_now_is_looked_at_again() -> None:
