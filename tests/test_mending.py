@@ -339,9 +339,10 @@ def test_a_keyword_index_of_another_version_is_told_and_made_anew(tmp_path: Path
     with Ledger(ledger_of(settings, vault)) as ledger, ledger.transaction():
         ledger.set_meta("keywords_version", "3")
     assert told().endswith("run: python main.py index")
-    engines = FakeEngines()
-    index(settings, vault, engines)
+    engines, lines = FakeEngines(), list[str]()
+    index_vault(settings, vault, hooks=Hooks(engines=engines, notify=lines.append))
     assert (told(), engines.texts) == ("", [])
+    assert ["keyword index" in line for line in lines] == [True]
 
 
 def test_only_a_full_disk_is_called_one(tmp_path: Path) -> None:

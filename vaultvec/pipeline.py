@@ -157,6 +157,8 @@ class _Run:
                     ledger.set_meta(key, value)
             self.hooks.notify(f"model: {' + '.join(m.name for m in choice.models)} ({choice.reason})")
         if ledger.meta("keywords_version") != str(KEYWORDS_VERSION):
+            if ledger.has_notes():
+                self.hooks.notify("keyword index of another version: made anew from the ledger, without the model")
             ledger.rebuild_keywords()
         if not exists(index.chroma):
             due_anew(ledger)  # Chroma's folder is gone, or was never made
