@@ -168,7 +168,7 @@ def _disk(settings: Settings, size: int) -> Iterator[Finding]:
     existing = next(path for path in [settings.data_dir, *settings.data_dir.parents] if path.is_dir())
     free, need = shutil.disk_usage(existing).free, INDEX_BASE + INDEX_PER_BYTE * size
     text = (
-        f"{free / 1e9:,.1f} GB free, an index of this vault takes about {need / 1e6:,.0f} MB; the prepared "
+        f"{free / 1e9:,.1f} GB free, an index of this vault takes up to about {need / 1e6:,.0f} MB; the prepared "
         f"models, once for all vaults, about {MODELS / 1e6:,.0f} MB"
     )
     if free < need + MODELS:
