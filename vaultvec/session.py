@@ -84,6 +84,6 @@ def coverage_remark(searcher: Searcher) -> str:
         return ""
     counts = searcher.ledger.counts()
     return (
-        f"{counts.embedded:,} of {counts.chunks:,} chunks are embedded so far; the others are found by their words. "
+        f"{counts.embedded:,} of {counts.chunks:,} chunks are embedded so far; keyword search alone finds the others. "
         "To finish: python main.py index"
     )
