@@ -356,7 +356,9 @@ def test_closed_streams_and_an_interruption_while_imports_go_on_are_no_traceback
         assert "Traceback" not in done.stderr
         assert done.returncode == 0
     (tmp_path / "rich").mkdir()
-    (tmp_path / "rich" / "__init__.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    # In short sleeps: a signal just before a sleep begins waits for its end.
+    slow_import = "import time\nprint('importing', flush=True)\nfor _ in range(12000):\n    time.sleep(0.05)\n"
+    (tmp_path / "rich" / "__init__.py").write_text(slow_import)
     command_line = [sys.executable, "main.py", "status"]
     slow = {**environment, "PYTHONPATH": str(tmp_path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
