@@ -87,16 +87,19 @@ def test_index_json_has_the_contracts_keys_first(data: Path) -> None:
     assert "multilingual" in report["model"], "the sample vault is half Korean"
 
 
+def run_code(code: str, data: Path) -> subprocess.CompletedProcess[str]:
+    """Python of its own over the sample vault: what it imports is all that it needs."""
+    environment = {**os.environ, "VAULTVEC_DATA": str(data), "VAULTVEC_VAULT": str(SAMPLE)}
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True)
+
+
 def test_a_second_run_embeds_nothing_and_loads_no_model(data: Path) -> None:
     code = (
         "import sys, main; code = main.main(['index', '--json']); "
         "heavy = {'torch', 'openvino', 'chromadb', 'sentence_transformers', 'tokenizers'} & set(sys.modules); "
         "print(sorted(heavy), file=sys.stderr); sys.exit(code)"
     )
-    environment = {**os.environ, "VAULTVEC_DATA": str(data), "VAULTVEC_VAULT": str(SAMPLE)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True, check=False
-    )
+    done = run_code(code, data)
     report = json.loads(done.stdout)
     assert report["chunks_embedded"] == 0
     assert report["notes_unchanged"] == report["notes_total"]
@@ -109,8 +112,7 @@ def test_a_command_loads_no_part_that_it_does_not_use(data: Path) -> None:
         "parts = ('vaultvec.stages', 'vaultvec.measure', 'vaultvec.phases', 'vaultvec.engines.openvino_engine'); "
         "sys.exit(' '.join(name for name in sys.modules if name.startswith(parts)))"
     )
-    environment = {**os.environ, "VAULTVEC_DATA": str(data), "VAULTVEC_VAULT": str(SAMPLE)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, text=True, capture_output=True)
+    done = run_code(code, data)
     assert json.loads(done.stdout)
     assert done.stderr.strip() == ""
 
