@@ -23,8 +23,7 @@ EMBEDDING_MODEL = "auto"
 # "auto" (CUDA or MPS → torch, else OpenVINO), "openvino", "torch", "ollama", or "openai" (any /v1/embeddings server).
 ENGINE = "auto"
 # "auto" = bf16 or fp16 where the hardware has it and the vectors stay the same (lowest cosine ≥ 0.999), else fp32.
-# Or "fp32", "bf16", "fp16", "int8" (faster on CPUs with VNNI but no bf16; changes about one result in twenty; needs
-# .venv/bin/python -m pip install nncf==3.4.0).
+# Or "fp32", "bf16", "fp16", or "int8" (faster on CPUs with VNNI; changes about one result in twenty).
 PRECISION = "auto"
 # Addresses used only by ENGINE = "ollama" and ENGINE = "openai". The key of the latter comes from OPENAI_API_KEY alone.
 OLLAMA_URL = "http://127.0.0.1:11434"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from statistics import mean, median
 from typing import Any
 
@@ -31,19 +30,19 @@ class Sample:
     """What every way embeds."""
 
     texts: list[str]
-    tokens: int
+    lengths: list[int]  # of each text in tokens
 
     @property
-    def length(self) -> float:
-        """Mean tokens of a text."""
-        return self.tokens / len(self.texts)
+    def tokens(self) -> int:
+        """Of all texts."""
+        return sum(self.lengths)
 
 
 def measure_embedding(settings: Settings, model: ModelSpec, texts: list[str], rounds: int, say: Say) -> dict[str, Any]:
     """Time all ways in turn over `texts`. Raises ModelError, EngineError."""
     with ExitStack() as stack:
         ways, engine = _ways(settings, model, stack, say)
-        sample = Sample(texts, sum(map(len, engine.tokenizer.encode(texts, model.max_tokens))))
+        sample = Sample(texts, [len(row) for row in engine.tokenizer.encode(texts, model.max_tokens)])
         for way in ways:
             say(f"warming {way.label}")
             way.run(texts[:WARM_TEXTS])
@@ -51,18 +50,18 @@ def measure_embedding(settings: Settings, model: ModelSpec, texts: list[str], ro
 
         def tick(label: str) -> None:
             say(f"  timed {label}")
-            if label == ways[1].label and (found := measure_ceiling(engine, 1.0, sample.length)):
+            if label == ways[1].label and (found := measure_ceiling(engine, 1.0, sample.lengths)):
                 ceilings.append(found.gflops)
 
         timings = time_in_turn(ways, texts, sample.tokens, rounds, tick)
-        ceiling = measure_ceiling(engine, 1.0, sample.length)
+        ceiling = measure_ceiling(engine, 1.0, sample.lengths)
         most = 0.0
         if ceiling and ceilings:
             most = median(ceilings) * 1e6 / ceiling.mflop_per_token / 1e3
         truth = timings[BASE].vectors
         rows = [_row(timing, timings[BASE], truth, most) for timing in timings.values()]
         return {
-            "texts": len(texts), "tokens": sample.tokens, "mean_tokens": round(sample.length, 1), "rounds": rounds,
+            "texts": len(texts), "tokens": sample.tokens, "mean_tokens": round(sample.tokens / len(texts), 1), "rounds": rounds,
             "model": model.name, "engine": engine.name, "precision": engine.precision, "rows": rows,
             "ceiling": {
                 "how": ceiling.how if ceiling else "", "gflops": [round(value, 1) for value in ceilings],
@@ -91,11 +90,9 @@ def _ways(settings: Settings, model: ModelSpec, stack: ExitStack, say: Say) -> t
     ways += fastembed_ways(reference, weights, model, settings.data_dir / "bench-onnx")
     say("distilling model2vec")
     ways.append(model2vec_way(weights))
-    if find_spec("nncf"):
-        small = create_engine(replace(settings, precision="int8", embedding_batch_size=WIDE_WINDOW), model,
-                              settings.models_dir, say)  # fmt: skip
-        stack.callback(small.close)
-        ways.append(_engine_way("ours_int8", f"ours, {small.name} int8 (asked for, needs nncf)", small))
+    small = create_engine(replace(settings, precision="int8"), model, settings.models_dir, say)
+    stack.callback(small.close)
+    ways.append(_engine_way("ours_int8", f"ours, {small.name} int8, only when asked for", small))
     return ways, engine
 
 

@@ -17,7 +17,7 @@ from vaultvec.cores import usable_cores
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 PACKAGES = (
-    "torch", "sentence-transformers", "transformers", "tokenizers", "openvino", "nncf", "onnxruntime", "fastembed",
+    "torch", "sentence-transformers", "transformers", "tokenizers", "openvino", "onnxruntime", "fastembed",
     "model2vec", "chromadb", "langchain-community", "langchain-huggingface", "langchain-chroma", "numpy",
 )  # fmt: skip
 

@@ -229,7 +229,7 @@ class Bench:
             "peak_gpu_memory_mb": round(way.peak_mb, 1) if self.device == "cuda" else None,
         }  # fmt: skip
         if self.shapes:
-            work = self.shapes.flops_per_token(float(self.lengths.mean())) * row["tokens_per_second"] / 1e12
+            work = self.shapes.flops_per_token(self.lengths.tolist()) * row["tokens_per_second"] / 1e12
             row["share_of_ceiling"] = {name: round(work / most, 4) for name, most in ceiling.items()}
         if truth is None:
             return {**row, "lowest_cosine": None, "mean_cosine": None}

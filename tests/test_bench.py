@@ -349,13 +349,15 @@ def test_the_batch_of_2000_fits_the_memory_and_says_its_true_size() -> None:
 def test_work_per_token_is_counted_from_the_models_shapes() -> None:
     shapes = read_shapes(weights_path(resolve(L6)).parent)
     assert shapes == Shapes(6, 384, 1536)
-    assert shapes.flops_per_token(200) == 2 * 12 * 384**2 * 6 + 4 * 200 * 384 * 6
+    assert shapes.flops_per_token([200, 200]) == 2 * 12 * 384**2 * 6 + 4 * 200 * 384 * 6
+    # 100 tokens look at 100 tokens each, 300 at 300: 250 on average.
+    assert shapes.flops_per_token([100, 300]) == 2 * 12 * 384**2 * 6 + 4 * 250 * 384 * 6
     assert read_shapes(Path("nowhere")) is None
 
 
 def test_int8_is_measured_against_no_ceiling_of_another_precision() -> None:
     engine: Any = SimpleNamespace(model=resolve(L6), name="openvino", precision="int8", device="cpu")
-    assert measure_ceiling(engine, 1000, 100) is None
+    assert measure_ceiling(engine, 1000, [100]) is None
 
 
 def test_a_doubled_model_has_its_layers_twice(tiny_bert: Path, tmp_path: Path) -> None:

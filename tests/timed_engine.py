@@ -54,6 +54,7 @@ class TimedEngine(Engine):
 
     device = "cpu"
     precision = "fp32"
+    pads = True
 
     def __init__(
         self, clock: Clock, *, call_s: float = 0.1, token_s: float = 0.001, blur: float = 0.0,

@@ -42,7 +42,8 @@ class ModelSpec:
         What a folder holds decides, not where it lies: moved, copied or written another way it is the same model.
         """
         name, slug = ("", "folder") if self.revision.startswith(FOLDER) else (self.name, self.slug)
-        parts = [name, self.revision or self.sha256, self.pooling, self.document_prefix, precision_class]
+        made = INT8_KIND if precision_class == "int8" else precision_class
+        parts = [name, self.revision or self.sha256, self.pooling, self.document_prefix, made]
         digest = hashlib.sha256("\x1f".join([*parts, str(self.dim), str(self.max_tokens)]).encode()).hexdigest()
         return f"{slug}-{self.dim}-{precision_class}-{digest[:12]}"
 
@@ -57,6 +58,8 @@ class ModelSpec:
         """The same model, its exact weights named."""
         return replace(self, revision=revision)
 
+
+INT8_KIND = "int8, activations rounded as they come"  # as openvino_int8.py does; another way gives other vectors
 
 L6 = "sentence-transformers/all-MiniLM-L6-v2"
 USE = "universal-sentence-encoder-multilingual-3"

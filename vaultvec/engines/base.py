@@ -52,6 +52,7 @@ class Engine(ABC):
     precision: str  # "fp32", "bf16", "fp16", "int8"
     token_budget: int  # padded tokens that go through the model at once
     streams: int = 1  # batches in flight
+    pads: bool = False  # whether all of the model runs over padding, and not attention alone
     # What starting a batch costs, in tokens of time; None: batches are filled (packed engines).
     start_cost: int | None = None
 

@@ -1,7 +1,8 @@
-"""The OpenVINO graph of a BERT or RoBERTa sentence encoder, built straight from its safetensors file.
+"""The OpenVINO graph of a BERT or RoBERTa sentence encoder over packed tokens, built straight from its safetensors file.
 
 It spares a first run the 13 s that importing torch, transformers and sentence-transformers takes. The architecture is
-that of Devlin et al. 2019 (arXiv:1810.04805), post-norm; pooling is Reimers & Gurevych 2019 (arXiv:1908.10084).
+that of Devlin et al. 2019 (arXiv:1810.04805), post-norm; pooling is Reimers & Gurevych 2019 (arXiv:1908.10084). Padding
+meets attention alone; see packing.py.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,21 +116,31 @@ def _read_bfloat16(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def build_bert(shape: BertShape, weights: Weights, pooling: str) -> Any:
-    """openvino.Model: input_ids, attention_mask (n, t) int32 → unit rows (n, hidden) fp32; `pooling`: mean or cls."""
+    """openvino.Model: what `packing.packed_inputs` makes → unit rows (n, hidden) fp32; `pooling`: mean or cls."""
     ov = openvino()
     ops = ov.opset13
-    ids = ops.parameter(ov.PartialShape([-1, -1]), ov.Type.i32, name="input_ids")
-    mask = ops.parameter(ov.PartialShape([-1, -1]), ov.Type.i32, name="attention_mask")
-    for node in (ids, mask):
-        node.output(0).set_names({node.friendly_name})
-    real = ops.convert(mask, "f32")  # (n, t), 1 for a token, 0 for padding
+    sizes = {"input_ids": [-1], "position_ids": [-1], "attention_mask": [-1, -1], "slots": [-1, -1], "places": [-1]}
+    inputs = {name: ops.parameter(ov.PartialShape(size), ov.Type.i32, name=name) for name, size in sizes.items()}
+    for name, node in inputs.items():
+        node.output(0).set_names({name})
+    real = ops.convert(inputs["attention_mask"], "f32")  # (n, t), 1 for a token, 0 for padding
     bias = ops.multiply(ops.subtract(real, np.float32(1)), np.float32(1e9))  # 0 for a token, -1e9 for padding
     bias = ops.unsqueeze(bias, np.array([1, 2]))  # (n, 1, 1, t)
-    x = _embed(ops, shape, weights, ids)  # (n, t, hidden)
+    layout = Layout(inputs["slots"], inputs["places"], bias)
+    x = _embed(ops, shape, weights, inputs["input_ids"], inputs["position_ids"])  # (m, hidden)
     for layer in range(shape.layers):
-        x = _layer(ops, shape, weights, f"encoder.layer.{layer}.", x, bias)
-    pooled = ops.gather(x, np.int64(0), np.int64(1)) if pooling == "cls" else mean_pool(ops, x, real)
-    return unit_rows(ov, pooled, [ids, mask])
+        x = _layer(ops, shape, weights, f"encoder.layer.{layer}.", x, layout)
+    tokens = _rows(ops, x, layout.slots)  # (n, t, hidden)
+    pooled = ops.gather(tokens, np.int64(0), np.int64(1)) if pooling == "cls" else mean_pool(ops, tokens, real)
+    return unit_rows(ov, pooled, list(inputs.values()))
+
+
+class Layout(NamedTuple):
+    """Where attention finds the n texts, of at most t tokens, among the m tokens of a batch."""
+
+    slots: Any  # (n, t): a token's row
+    places: Any  # (m,): a row's token
+    bias: Any  # (n, 1, 1, t)
 
 
 def mean_pool(ops: Any, tokens: Any, real: Any) -> Any:
@@ -146,38 +157,33 @@ def unit_rows(ov: Any, vectors: Any, parameters: list[Any]) -> Any:
     return ov.Model([ov.opset13.result(normed)], parameters, "sentence-encoder")
 
 
-def _embed(ops: Any, shape: BertShape, weights: Weights, ids: Any) -> Any:
-    words = ops.gather(weights.node("embeddings.word_embeddings.weight"), ids, np.int64(0))
+def _embed(ops: Any, shape: BertShape, weights: Weights, ids: Any, positions: Any) -> Any:
     # Every token is of type 0, so its row joins the position table once and for all.
     table = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
-    rows = _text_positions(ops, shape, ids) if shape.first_position else _plain_positions(ops, ids)
-    positions = ops.gather(ops.constant(table), rows, np.int64(0))  # (n, t, hidden) or (t, hidden)
-    return _norm(ops, shape, weights, "embeddings.LayerNorm.", ops.add(words, positions))
+    words = _rows(ops, weights.node("embeddings.word_embeddings.weight"), ids)
+    return _norm(
+        ops, shape, weights, "embeddings.LayerNorm.", ops.add(words, _rows(ops, ops.constant(table), positions))
+    )
 
 
-def _plain_positions(ops: Any, ids: Any) -> Any:
-    """(t,): 0, 1, 2, the same for every text."""
-    length = ops.gather(ops.shape_of(ids), np.int64(1), np.int64(0))
-    return ops.range(np.int64(0), length, np.int64(1), "i64")
-
-
-def _text_positions(ops: Any, shape: BertShape, ids: Any) -> Any:
-    """(n, t), RoBERTa's way: its padding token is not counted, not even one that a note spells out ("<pad>")."""
-    real = ops.convert(ops.not_equal(ids, np.int32(shape.pad_id)), "i32")
-    return ops.add(ops.multiply(ops.cum_sum(real, np.int64(1)), real), np.int32(shape.pad_id))
-
-
-def _layer(ops: Any, shape: BertShape, weights: Weights, at: str, x: Any, bias: Any) -> Any:
-    query, key, value = (_heads(ops, shape, _linear(ops, weights, f"{at}attention.self.{part}.", x))
-                         for part in ("query", "key", "value"))  # fmt: skip
-    context = ops.scaled_dot_product_attention(query, key, value, bias)  # (n, heads, t, d)
+def _layer(ops: Any, shape: BertShape, weights: Weights, at: str, x: Any, layout: Layout) -> Any:
+    query, key, value = (
+        _heads(ops, shape, _rows(ops, _linear(ops, weights, f"{at}attention.self.{part}.", x), layout.slots))
+        for part in ("query", "key", "value")
+    )
+    context = ops.scaled_dot_product_attention(query, key, value, layout.bias)  # (n, heads, t, d)
     context = ops.transpose(context, np.array([0, 2, 1, 3]))
-    context = ops.reshape(context, np.array([0, 0, shape.hidden]), True)
+    context = ops.reshape(context, np.array([-1, shape.hidden]), False)  # (n * t, hidden)
+    context = _rows(ops, context, layout.places)  # (m, hidden)
     x = ops.add(_linear(ops, weights, at + "attention.output.dense.", context), x)
     x = _norm(ops, shape, weights, at + "attention.output.LayerNorm.", x)
     inner = ops.gelu(_linear(ops, weights, at + "intermediate.dense.", x), "erf")
     inner = ops.add(_linear(ops, weights, at + "output.dense.", inner), x)
     return _norm(ops, shape, weights, at + "output.LayerNorm.", inner)
+
+
+def _rows(ops: Any, table: Any, indices: Any) -> Any:
+    return ops.gather(table, indices, np.int64(0))
 
 
 def _linear(ops: Any, weights: Weights, at: str, x: Any) -> Any:

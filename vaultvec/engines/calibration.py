@@ -1,4 +1,4 @@
-"""Fixed texts of our own, short to long, English and Korean: what a precision is tried on, and int8 calibrated with."""
+"""Fixed texts of our own, short to long, English and Korean: what a precision and a converted model are tried on."""
 
 from __future__ import annotations
 

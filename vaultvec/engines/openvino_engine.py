@@ -10,7 +10,6 @@ from vaultvec.datatypes import Batch, Vectors
 from vaultvec.engines.base import Engine, Notify
 from vaultvec.engines.openvino_precision import choose_precision, graph_for
 from vaultvec.engines.openvino_runtime import CompiledModel, default_streams
-from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, prepare_graph
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import EngineError
@@ -38,21 +37,26 @@ class OpenVinoEngine(Engine):
         prepared: Prepared,
         *,
         precision: str = "fp32",
+        floats: str = "fp32",
         streams: int | None = None,
         threads: int | None = None,
         token_budget: int | None = None,
         window: int = 2000,
     ) -> None:
-        """None: all usable cores, one stream for each two of them, TOKEN_BUDGET. `precision` must be native."""
+        """None: all usable cores, one stream for each two of them, TOKEN_BUDGET. `precision` must be native; for "int8",
+        `floats` is that of the parts which stay floats.
+        """
         super().__init__(
             prepared.spec, HfTokenizer(prepared.tokenizer), token_budget=token_budget or TOKEN_BUDGET, window=window
         )
         threads = threads or usable_cores()
         self.precision = precision
         self.streams = streams or default_streams(threads)
-        self._pad_id = prepared.pad_id
+        self._prepared = prepared
+        self.pads = prepared.first_position is None
         self._compiled: CompiledModel | None = CompiledModel(
-            graph_for(prepared, precision), streams=self.streams, threads=threads, precision=precision,
+            graph_for(prepared, precision), streams=self.streams, threads=threads,
+            precision=floats if precision == "int8" else precision, int8=precision == "int8",
             cache_dir=prepared.graph.parent / "cache",
         )  # fmt: skip
 
@@ -63,9 +67,11 @@ class OpenVinoEngine(Engine):
         Raises ModelError when the weights cannot be had, or the CPU has not got the precision asked for.
         """
         prepared = prepare_graph(model, models_dir, notify)
+        precision = choose_precision(settings.precision, prepared, notify)
         return cls(
             prepared,
-            precision=choose_precision(settings.precision, prepared, notify),
+            precision=precision,
+            floats=choose_precision("auto", prepared, notify) if precision == "int8" else precision,
             streams=settings.streams,
             threads=settings.threads,
             token_budget=settings.max_tokens_per_batch,
@@ -79,4 +85,4 @@ class OpenVinoEngine(Engine):
     def _forward(self, batch: Batch) -> Vectors:
         if self._compiled is None:
             raise EngineError("this engine was closed; build it again")
-        return self._compiled.infer(padded_inputs([item.token_ids for item in batch.items], self._pad_id))
+        return self._compiled.infer(self._prepared.inputs([item.token_ids for item in batch.items]))

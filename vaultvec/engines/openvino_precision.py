@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +16,8 @@ from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Notify
 from vaultvec.engines.build_once import build_once
 from vaultvec.engines.calibration import calibration_texts
-from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check_key, openvino, save_model
-from vaultvec.engines.padding import padded_inputs
+from vaultvec.engines.openvino_int8 import write_int8
+from vaultvec.engines.openvino_runtime import CompiledModel, capabilities, check_key
 from vaultvec.engines.prepare import Prepared
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
@@ -27,9 +25,7 @@ from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 LOWEST_COSINE = 0.999  # below it a half precision is not "the same vectors"; bf16 on all-MiniLM-L6-v2 has 0.99996
 CHECK_TEXTS = 32
 LONG_CHECK_TOKENS = 2048  # of one text more, as long as the model takes up to here: errors of position show late
-CALIBRATION_TEXTS = 64
 HALF = ("bf16", "fp16")
-NNCF = "python -m pip install nncf==3.4.0"
 
 
 def choose_precision(wanted: str, prepared: Prepared, notify: Notify) -> str:
@@ -86,7 +82,7 @@ def _check_vectors(prepared: Prepared, precision: str) -> Vectors:
     rows = tokenizer.encode(texts, prepared.spec.max_tokens)
     batches = [rows[i : i + 8] for i in range(0, len(rows), 8)]
     batches.append(tokenizer.encode(["\n".join(texts)], min(prepared.spec.max_tokens, LONG_CHECK_TOKENS)))
-    return np.concatenate([compiled.infer(padded_inputs(batch, prepared.pad_id)) for batch in batches])
+    return np.concatenate([compiled.infer(prepared.inputs(batch)) for batch in batches])
 
 
 def _replace_text(path: Path, text: str) -> None:
@@ -105,27 +101,6 @@ def _int8_folder(prepared: Prepared) -> Path:
 
 
 def _quantise_once(prepared: Prepared, notify: Notify) -> None:
-    if (_int8_folder(prepared) / "model.xml").is_file():
-        return
-    if find_spec("nncf") is None:
-        raise ModelError(f'PRECISION is "int8", which needs nncf; run: {NNCF}')
-    notify(f"quantising {prepared.spec.name} to int8, once (a minute or two)")
-    with redirect_stdout(sys.stderr):  # nncf draws its progress and its notes on stdout, which is for results
-        build_once(_int8_folder(prepared), lambda target: _quantise(prepared, target))
-
-
-def _quantise(prepared: Prepared, target: Path) -> None:
-    """Post-training quantisation of weights and activations, by NNCF's transformer preset."""
-    ov = openvino()  # before nncf, so that its usage statistics find nothing to send with either
-    import nncf
-
-    rows = HfTokenizer(prepared.tokenizer).encode(calibration_texts(CALIBRATION_TEXTS), prepared.spec.max_tokens)
-    graph = ov.Core().read_model(str(prepared.graph))
-    wanted = {port.get_any_name(): port.get_element_type().to_dtype() for port in graph.inputs}
-    inputs = [padded_inputs([row], prepared.pad_id) for row in rows]
-    samples = [{name: each[name].astype(dtype) for name, dtype in wanted.items()} for each in inputs]
-    quantised = nncf.quantize(
-        graph, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(samples)
-    )
-    save_model(quantised, target / "model.xml")
-    (target / "checks.json").write_text("{}", encoding="utf-8")
+    if not (_int8_folder(prepared) / "model.xml").is_file():
+        notify(f"quantising {prepared.spec.name} to int8, once")
+        build_once(_int8_folder(prepared), lambda target: write_int8(prepared.graph, target))

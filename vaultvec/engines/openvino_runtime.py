@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+# int8: activations that share a scale, when they are rounded. 512 chunks of the Obsidian hub, 2 cores with VNNI: groups of 64 /
+# 128 / 192 / 384 kept 96.3 / 95.8 / 95.3 / 93.6 % of the same top ten.
+INT8_GROUP = 128
 # Kernels are kept for every shape of batch that was ever seen: 90 kB a chunk on a long run, which makes nothing faster.
 # So many are enough for one pass through a model. (openvinotoolkit/openvino#23316, #20633)
 PLUGIN_PRIMITIVES = "16"
@@ -40,7 +43,7 @@ def openvino() -> Any:
 def capabilities() -> frozenset[str]:
     """What this CPU computes natively, of "fp32", "bf16", "fp16", "int8"; anything else is emulated, 100x slower."""
     listed = openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return frozenset(name.lower() for name in listed) & frozenset(_HINTS)
+    return frozenset(name.lower() for name in listed) & frozenset((*_HINTS, "int8"))
 
 
 def default_streams(threads: int) -> int:
@@ -58,11 +61,13 @@ class CompiledModel:
         streams: int,
         threads: int,
         precision: str = "fp32",
+        int8: bool = False,
         cache_dir: Path | None = None,
         cache_weights: bool = False,
     ) -> None:
-        """`model`: the path of a .xml or .onnx file, or an openvino.Model. With `cache_dir` the next load is short;
-        `cache_weights` puts the weights into the cache too.
+        """`model`: the path of a .xml or .onnx file, or an openvino.Model. `precision`: of what is computed in floats;
+        `int8`: the weights are 8-bit integers, and what they are multiplied with is rounded to such. With `cache_dir` the
+        next load is short; `cache_weights` puts the weights into the cache too.
         """
         core = openvino().Core()
         options: dict[str, Any] = {
@@ -71,6 +76,8 @@ class CompiledModel:
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "CPU_RUNTIME_CACHE_CAPACITY": PLUGIN_PRIMITIVES,
         }
+        if int8:
+            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(INT8_GROUP)
         if cache_dir is not None and _made(cache_dir):
             # Without the weights, which lie beside it: 0.4 MB in place of 90, and it loads no slower.
             mode = "OPTIMIZE_SPEED" if cache_weights else "OPTIMIZE_SIZE"

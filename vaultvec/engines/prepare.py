@@ -16,21 +16,24 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vaultvec.datatypes import TokenIds
 from vaultvec.engines.base import Notify
 from vaultvec.engines.bert_graph import Weights, build_bert, tensor_header
 from vaultvec.engines.build_once import build_once
 from vaultvec.engines.model_folder import folder_revision, folder_state, local_folder
+from vaultvec.engines.packing import packed_inputs
+from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.recipe import Recipe, read_recipe
 from vaultvec.engines.server_models import with_prefixes
 from vaultvec.errors import ModelError
 from vaultvec.models import L6, ModelSpec, resolve, verify_weights, weights_path
 
-FORMAT = 3  # raised when prepared folders of an earlier version can no longer be used
+FORMAT = 4  # raised when prepared folders of an earlier version can no longer be used
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Prepared:
     folder: Path
     spec: ModelSpec  # dim, max_tokens and revision filled in
     pad_id: int
+    first_position: int | None = None  # of a packed graph: where positions begin; None: the graph takes padded texts
 
     @property
     def tokenizer(self) -> Path:
@@ -48,8 +52,14 @@ class Prepared:
 
     @property
     def graph(self) -> Path:
-        """OpenVINO's model.xml: input_ids, attention_mask (n, t) → unit rows (n, dim)."""
+        """OpenVINO's model.xml: `inputs` → unit rows (n, dim)."""
         return self.folder / "openvino" / "model.xml"
+
+    def inputs(self, rows: Sequence[TokenIds]) -> dict[str, TokenIds]:
+        """What the graph takes for texts of token ids."""
+        if self.first_position is None:
+            return padded_inputs(rows, self.pad_id)
+        return packed_inputs(rows, self.pad_id, self.first_position)
 
 
 def prepare_facts(model: ModelSpec, models_dir: Path, notify: Notify | None = None) -> Prepared:
@@ -100,7 +110,8 @@ def _read(folder: Path) -> Prepared:
     path = folder / "prepared.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return Prepared(folder, spec_from(stored["spec"]), int(stored["pad_id"]))
+        first = stored["first_position"]
+        return Prepared(folder, spec_from(stored["spec"]), int(stored["pad_id"]), None if first is None else int(first))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read ({error}); delete the folder {folder} and try again") from error
 
@@ -147,11 +158,12 @@ def _write_bert(model: ModelSpec, folder: Path, recipe: Recipe, target: Path, gr
         e["shape"][0] for n, e in tensor_header(weights).items() if n.endswith("embeddings.word_embeddings.weight")
     ]
     check_vocabulary(model, folder / "tokenizer.json", words[0] if words else 0)
-    write_facts(target, spec.with_revision(model.sha256 or folder_revision(folder)), recipe.shape.pad_id)
+    shape = recipe.shape
+    write_facts(target, spec.with_revision(model.sha256 or folder_revision(folder)), shape.pad_id, shape.first_position)
     shutil.copyfile(folder / "tokenizer.json", target / "tokenizer.json")
     if graph:
         try:
-            built = build_bert(recipe.shape, Weights(weights), recipe.pooling)
+            built = build_bert(shape, Weights(weights), recipe.pooling)
         except KeyError as error:
             raise ModelError(f"{weights} has no tensor {error}; get the model again") from error
         _save_graph(built, target)
@@ -221,8 +233,8 @@ def complete(model: ModelSpec, dim: int, max_tokens: int, pooling: str, prompts:
     return replace(loaded, query_prefix=query, document_prefix=document)
 
 
-def write_facts(target: Path, spec: ModelSpec, pad_id: int) -> None:
-    """prepared.json: the spec as it was completed, and the id that pads a batch."""
+def write_facts(target: Path, spec: ModelSpec, pad_id: int, first_position: int | None = None) -> None:
+    """prepared.json: the spec as it was completed, the id that pads a batch, and `Prepared.first_position`."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -231,7 +243,9 @@ def write_facts(target: Path, spec: ModelSpec, pad_id: int) -> None:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    facts = {"format": FORMAT, "spec": asdict(spec), "pad_id": pad_id, "versions": versions}
+    facts = {
+        "format": FORMAT, "spec": asdict(spec), "pad_id": pad_id, "first_position": first_position, "versions": versions
+    }  # fmt: skip
     (target / "prepared.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vaultvec.datatypes import TokenIds
+from vaultvec.engines.packing import token_positions
 from vaultvec.engines.torch_attention import Layout, choose_attention
 from vaultvec.engines.torch_device import send
 from vaultvec.engines.torch_weights import Weights
@@ -138,25 +139,11 @@ class PackedEncoder:
         host = torch.empty(2 * total + len(offsets), dtype=torch.int32, pin_memory=self.device.type == "cuda")
         view = host.numpy()
         np.concatenate(rows, out=view[:total], casting="same_kind")
-        view[total : 2 * total] = _positions(view[:total], offsets, self.architecture.position_offset)
+        view[total : 2 * total] = token_positions(view[:total], offsets, self.architecture.position_offset)
         view[2 * total :] = offsets
         there = send(host, self.device)
         layout = Layout(there[2 * total :], tuple(lengths.tolist()))
         return layout, there[:total], there[total : 2 * total]
-
-
-def _positions(ids: TokenIds, offsets: TokenIds, first: int) -> TokenIds:
-    """Row of the position table for each token; those before `first` are kept for padding.
-
-    RoBERTa's padding token is not counted, not even one that a note spells out ("<pad>"): it has the row of its id.
-    """
-    lengths = np.diff(offsets)
-    positions: TokenIds = np.arange(len(ids), dtype=np.int32) - np.repeat(offsets[:-1] - np.int32(first), lengths)
-    if first and (padding := ids == first - 1).any():
-        before = np.concatenate([[0], np.cumsum(padding)])  # padding tokens before each token of the batch
-        skipped = before[:-1] - np.repeat(before[offsets[:-1]], lengths)
-        positions = np.where(padding, first - 1, positions - skipped).astype(np.int32)
-    return positions
 
 
 def _layer_step(mixed: Tensor, x: Tensor, layer: LayerWeights, eps: float, gelu: str) -> Tensor:

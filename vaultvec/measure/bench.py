@@ -156,7 +156,7 @@ class _Run:
             beside["WORKERS"] = around.workers[0]
         self._tick("measuring this machine's ceiling")
         used = self.lengths[: plan.ways.texts]
-        ceiling = measure_ceiling(outcome.engine, outcome.best.tokens_per_second, sum(used) / len(used))
+        ceiling = measure_ceiling(outcome.engine, outcome.best.tokens_per_second, used)
         sizes = self._curve(used)
         found = _Found(around, prices, trials, budgets, sizes, ceiling, *self._extras(self.texts[: plan.ways.texts]))
         return self._written(outcome, beside, found, used)

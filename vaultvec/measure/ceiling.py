@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ class Shapes:
     hidden: int
     inner: int  # of the feed-forward part
 
-    def flops_per_token(self, length: float) -> float:
-        """Multiplications and additions for one token of a text of `length` tokens.
+    def flops_per_token(self, lengths: Sequence[int]) -> float:
+        """Multiplications and additions for a token, on average over all tokens of texts of these lengths.
 
-        Four hidden x hidden and two hidden x inner products, and attention over the text, in each layer.
+        Four hidden x hidden and two hidden x inner products, and attention over the token's own text, in each layer.
         """
         matrices = 4 * self.hidden**2 + 2 * self.hidden * self.inner
-        return self.layers * (2 * matrices + 4 * length * self.hidden)
+        seen = sum(length * length for length in lengths) / max(1, sum(lengths))  # by a token, on average
+        return self.layers * (2 * matrices + 4 * seen * self.hidden)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ def model_shapes(engine: Engine) -> Shapes | None:
     return read_shapes(folder) if folder is not None else None
 
 
-def measure_ceiling(engine: Engine, tokens_per_second: float, length: float) -> Ceiling | None:
-    """The share of this machine's own matrix speed that was reached; `length`: mean tokens of a text.
+def measure_ceiling(engine: Engine, tokens_per_second: float, lengths: Sequence[int]) -> Ceiling | None:
+    """The share of this machine's own matrix speed that was reached on texts of so many tokens each.
 
     None for models whose sizes are not known, for servers, whose machine is not this one, and for int8, whose
     products are not measured.
@@ -80,7 +82,7 @@ def measure_ceiling(engine: Engine, tokens_per_second: float, length: float) -> 
         return None
     seconds, flop, how = _product(engine, shapes)
     gflops = flop / seconds / 1e9
-    work = shapes.flops_per_token(length)
+    work = shapes.flops_per_token(lengths)
     most = gflops * 1e9 / work
     return Ceiling(gflops, how, work / 1e6, most, tokens_per_second / most)
 

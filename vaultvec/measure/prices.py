@@ -114,8 +114,9 @@ def time_shares(
     encode(engine, texts)
     total = len(texts) / texts_per_second
     tokenising = min(total, time.perf_counter() - began)
-    pads = engine.name == "openvino"  # the others pack the tokens without padding, or do it elsewhere
-    padded = padded_tokens(used, engine.token_budget, engine.texts_per_window, engine.start_cost) if pads else sum(used)
+    padded = sum(used)
+    if engine.pads:
+        padded = padded_tokens(used, engine.token_budget, engine.texts_per_window, engine.start_cost)
     model = total - tokenising
     scale = 1000 / len(texts)
     shares = {

@@ -209,7 +209,7 @@ class Tuner:
         A few texts differ more in length than neighbours among thousands, which would speak for small batches.
         """
         now = self.engine.token_budget
-        if budget is None or self.engine.name != "openvino":  # the others do not pad
+        if budget is None or not self.engine.pads:
             return 1.0
 
         def excess(tokens: int) -> float:
