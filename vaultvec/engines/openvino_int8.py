@@ -1,8 +1,8 @@
 """A graph's weights as 8-bit integers, which OpenVINO multiplies with activations that it rounds to 8 bits as it goes.
 
 Each row of a weight matrix has a scale and a zero point of its own, and each token's activations have a scale for every
-GROUP of them, found when they are there: nothing is calibrated, and no outlier of one token coarsens another. Zafrir et al.
-2019 (arXiv:1910.06188) did so for BERT; https://docs.openvino.ai, "Dynamic quantization", has what the CPU plugin does.
+group of them, found when they are there: nothing is calibrated, and no outlier of one token coarsens another (Yao et al.
+2022, ZeroQuant, arXiv:2206.01861). The CPU plugin does the latter when it is told a group's size (openvino_runtime.py).
 """
 
 from __future__ import annotations

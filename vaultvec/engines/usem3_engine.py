@@ -15,7 +15,7 @@ from vaultvec.engines.build_once import build_once
 from vaultvec.engines.calibration import calibration_texts
 from vaultvec.engines.openvino_precision import CHECK_TEXTS, native_precision
 from vaultvec.engines.openvino_runtime import CompiledModel, default_streams, save_model
-from vaultvec.engines.usem3_graph import build_usem3, packed_inputs, read_weights
+from vaultvec.engines.usem3_graph import build_head, build_usem3, packed_inputs, read_weights
 from vaultvec.engines.usem3_tokenizer import Usem3Tokenizer
 from vaultvec.errors import EngineError
 from vaultvec.models import ModelSpec, verify_weights, weights_path
@@ -23,7 +23,7 @@ from vaultvec.models import ModelSpec, verify_weights, weights_path
 if TYPE_CHECKING:
     from vaultvec.settings import Settings
 
-FORMAT = 1  # raised when prepared folders of an earlier version can no longer be used
+FORMAT = 2  # raised when prepared folders of an earlier version can no longer be used
 TOKEN_BUDGET = 2048  # measured on two AVX2 cores with two streams: 1024 is as fast, 4096 slower
 
 
@@ -51,10 +51,17 @@ class Usem3Engine(Engine):
         self.streams = streams or default_streams(threads)
         # Mapped, not read: a query touches a few of its 65 MB.
         self._table = np.load(folder / "table.npy", mmap_mode="r")
-        self._compiled: CompiledModel | None = CompiledModel(
-            folder / "model.xml", streams=self.streams, threads=threads, precision=precision,
-            cache_dir=folder / "compiled", cache_weights=True,  # without them OpenVINO 2026.4 reloads a broken graph
-        )  # fmt: skip
+
+        def compiled(name: str, precision: str) -> CompiledModel:
+            return CompiledModel(
+                folder / name, streams=self.streams, threads=threads, precision=precision,
+                cache_dir=folder / "compiled", cache_weights=True,  # without them OpenVINO 2026.4 reloads a broken graph
+            )  # fmt: skip
+
+        self._compiled: tuple[CompiledModel, CompiledModel] | None = (
+            compiled("model.xml", precision),
+            compiled("head.xml", "fp32"),
+        )
 
     @classmethod
     def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify) -> Usem3Engine:
@@ -80,11 +87,14 @@ class Usem3Engine(Engine):
     def _forward(self, batch: Batch) -> Vectors:
         if self._compiled is None:
             raise EngineError("this engine was closed; build it again")
-        return self._compiled.infer(packed_inputs([item.token_ids for item in batch.items], self._table))
+        rows = [item.token_ids for item in batch.items]
+        body, head = self._compiled
+        summed = body.infer(packed_inputs(rows, self._table))
+        return head.infer({"summed": summed, "lengths": np.array([[len(row)] for row in rows])})
 
 
 def prepare_usem3(model: ModelSpec, models_dir: Path, notify: Notify) -> Path:
-    """The folder with the embedding table and the graph, written the first time. Raises ModelError without weights."""
+    """The folder with the embedding table and the graphs, written the first time. Raises ModelError without weights."""
     digest = hashlib.sha256(f"{FORMAT} {model.sha256}".encode()).hexdigest()[:12]
     folder = models_dir / f"{model.slug}-{digest}"
     if not folder.is_dir():
@@ -98,16 +108,17 @@ def _write(weights_file: Path, target: Path) -> None:
     table, weights = read_weights(weights_file)
     np.save(target / "table.npy", table)
     save_model(build_usem3(weights), target / "model.xml")
+    save_model(build_head(weights), target / "head.xml")
     (target / "checks.json").write_text("{}", encoding="utf-8")
 
 
 def choose_precision(wanted: str, model: ModelSpec, folder: Path, notify: Notify) -> str:
     """ "fp32", "bf16" or "fp16". Raises ModelError for one this CPU only emulates."""
-    if wanted == "int8":
-        notify(f"{model.name} has no int8 form; it runs in fp32")
-        return "fp32"
 
     def embed(precision: str) -> Vectors:
         return Usem3Engine(model, folder, precision=precision).embed_documents(calibration_texts(CHECK_TEXTS))
 
-    return native_precision(wanted, folder / "checks.json", embed, notify)
+    found = native_precision("auto" if wanted == "int8" else wanted, folder / "checks.json", embed, notify)
+    if wanted == "int8":
+        notify(f"{model.name} has no int8 form; it runs in {found}")
+    return found
