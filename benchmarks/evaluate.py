@@ -1,11 +1,12 @@
 """How good the answers are: hit@1, hit@5, MRR@10 and nDCG@10 on the question sets in benchmarks/eval.
 
-    python -m benchmarks.evaluate [--vaults DIR] [--data DIR] [--sets NAME ...] [--no-plain] [--model NAME]
+    python -m benchmarks.evaluate [--vaults DIR] [--data DIR] [--sets NAME ...] [--no-plain] [--model NAME] [--precision P]
 
 The product itself is measured: each vault is indexed as `main.py index` does it, each question goes through the searcher.
 Queries of another kind are made from the notes (known_items.py): people also type a title, a few words, part of a sentence.
 "plain" is the same model over chunks of 1,000 characters without title or heading, the usual way. The constants of search
-were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json, or evaluation-MODEL.json.
+were tuned on "tune", so "report" is what to believe. Writes benchmarks/results/evaluation.json, or
+evaluation-MODEL-PRECISION.json with what differs from "auto" in its name.
 """
 
 from __future__ import annotations
@@ -220,14 +221,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--no-plain", action="store_true", help="leave the plain chunks out: they are embedded every time"
     )
     parser.add_argument("--model", metavar="NAME", default="auto", help="as EMBEDDING_MODEL in config.py (auto)")
-    parser.add_argument("--out", type=Path, help="where the figures go (benchmarks/results/evaluation[-MODEL].json)")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "int8"), default="auto", help="as PRECISION in config.py (auto)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where the figures go (benchmarks/results/evaluation[-MODEL][-PRECISION].json)"
+    )
     args = parser.parse_args(argv)
     head = environment()  # before the work: the load that was there, the commit that was checked out
     tables: dict[str, dict[str, dict[str, Quality]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         data = str(args.data or temporary)
         settings = load_settings(ROOT / "config.py", {**os.environ, "VAULTVEC_DATA": data})
-        settings = replace(settings, embedding_model=args.model)
+        settings = replace(settings, embedding_model=args.model, precision=args.precision)
         for name in args.sets:
             vault = _vault(name, args.vaults)
             if vault is None:
@@ -242,10 +248,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, table in tables.items() for split, ways in table.items() for way, q in ways.items()
     ]  # fmt: skip
     model = "auto" if args.model == "auto" else resolve(args.model).slug
-    suffix = "" if model == "auto" else f"-{model}"
-    out = args.out or ROOT / "benchmarks" / "results" / f"evaluation{suffix}.json"
+    name = "-".join(["evaluation", *(part for part in (model, args.precision) if part != "auto")])
+    out = args.out or ROOT / "benchmarks" / "results" / f"{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    document = {"environment": head, "model": model, "results": rows}
+    document = {"environment": head, "model": model, "precision": args.precision, "results": rows}
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -60,20 +60,22 @@ def test_the_table_has_the_report_half_first() -> None:
 def test_a_result_file_says_what_it_was_made_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Quality(1.0, 1.0, 1.0, 1.0)
     ways = dict.fromkeys(("keyword", "semantic", "hybrid"), good)
-    asked: list[str] = []
+    asked: list[tuple[str, str]] = []
 
     def made(name: str, _: Path, settings: Settings, __: bool) -> dict[str, object]:
-        asked.append(settings.embedding_model)
+        asked.append((settings.embedding_model, settings.precision))
         return {name: dict.fromkeys(SPLITS, ways)}
 
     monkeypatch.setattr(evaluate, "evaluate", made)
     monkeypatch.setattr(evaluate, "ROOT", tmp_path)
     (tmp_path / "config.py").write_text("")
     (tmp_path / "sample_vault").mkdir()
-    assert evaluate.main(["--sets", "sample_en", "--data", str(tmp_path), "--model", "BAAI/bge-m3"]) == 0
-    out = tmp_path / "benchmarks" / "results" / "evaluation-bge-m3.json"
+    chosen = ["--model", "BAAI/bge-m3", "--precision", "int8"]
+    assert evaluate.main(["--sets", "sample_en", "--data", str(tmp_path), *chosen]) == 0
+    out = tmp_path / "benchmarks" / "results" / "evaluation-bge-m3-int8.json"
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert (asked, found["model"]) == (["BAAI/bge-m3"], "bge-m3")
+    assert asked == [("BAAI/bge-m3", "int8")]
+    assert (found["model"], found["precision"]) == ("bge-m3", "int8")
     assert {"commit", "date", "cpu", "cores", "versions"} <= set(found["environment"])
     assert len(found["results"]) == 6
 

@@ -1,4 +1,4 @@
-"""Any transformer on the CPU by OpenVINO: padded batches under a token budget, several at a time."""
+"""Any transformer on the CPU by OpenVINO: batches under a token budget, several at a time."""
 
 from __future__ import annotations
 
