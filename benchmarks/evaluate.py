@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     head = environment()  # before the work: the load that was there, the commit that was checked out
     tables: dict[str, dict[str, dict[str, Quality]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        data = str(args.data or temporary)
+        data = str((args.data or Path(temporary)) / args.precision)  # fp32 and bf16 would share an index
         settings = load_settings(ROOT / "config.py", {**os.environ, "VAULTVEC_DATA": data})
         settings = replace(settings, embedding_model=args.model, precision=args.precision)
         for name in args.sets:

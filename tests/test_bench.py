@@ -24,6 +24,7 @@ from vaultvec.measure.decisions import apply_changes, confirm
 from vaultvec.measure.extras import Trying, attempt, doubled, try_compile, try_models, try_processes
 from vaultvec.measure.pacing import LEAST_ROUNDS, Pace, Rates, even_order
 from vaultvec.measure.prices import measure_prices, monitoring_price
+from vaultvec.measure.reasons import _window_note
 from vaultvec.measure.report import headline, price_cells, print_report, render_html, result_console
 from vaultvec.measure.results import Mix, Place, Price, Report, as_dict, last_decisions, save_json
 from vaultvec.measure.rounds import Ratio, Way, compare, cosines, ratio_of, time_in_turn, top_agreement
@@ -123,6 +124,24 @@ def test_nothing_of_the_guides_is_proposed_that_has_no_measured_gain(clock: Cloc
     for key in ("EMBEDDING_BATCH_SIZE", "DISABLE_COMPLEX_GPU_OPTIMIZATION", "GPU_MEMORY_FRACTION"):
         assert rows[key].gain == "no effect here"
     assert rows["EMBEDDING_BATCH_SIZE"].reason.startswith("512 texts are sorted by length at a time whatever it says")
+
+
+@pytest.mark.parametrize(
+    ("pads", "server", "gain", "reason"),
+    [
+        (True, False, "padding", "too few were timed"),
+        (False, False, "no effect here", "the model runs without padding"),
+        (False, True, "no effect here", "the server decides what is padded"),
+    ],
+)
+def test_padding_is_spoken_of_where_there_is_some(
+    clock: Clock, pads: bool, server: bool, gain: str, reason: str
+) -> None:
+    engine = TimedEngine(clock, max_tokens=MANY_TOKENS, pads=pads)
+    settings = Settings(engine="ollama" if server else "auto", embedding_batch_size=1)
+    said = _window_note(settings, engine, [1 + n % 50 for n in range(3000)])
+    assert said[0].startswith(gain)
+    assert reason in said[1]
 
 
 @pytest.mark.parametrize("padded_is_faster", [False, True])

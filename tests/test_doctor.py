@@ -166,6 +166,32 @@ def test_an_index_that_does_not_fit_config_is_told(patient: Patient, changes: di
     assert list(_fit(patient.settings, patient.vault)) == []
 
 
+def test_int8_of_an_earlier_version_is_told_and_not_held_against_the_model(patient: Patient) -> None:
+    patient.change(f"UPDATE models SET fingerprint = '{resolve(L6).former_int8}'")
+    asked = replace(patient.settings, precision="int8")
+    (line,) = [finding.text for finding in _fit(asked, patient.vault)]
+    assert "(int8 is computed in another way now" in line
+    found = {finding.topic: finding for finding in patient.examine()}
+    assert (found["vectors"].level, found["vectors"].text) == (
+        "note", f"those of {L6} are int8 of an earlier version; run: python main.py index",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("made", ["int8", "full"])
+def test_vectors_are_made_again_in_the_precision_of_the_index(patient: Patient, made: str) -> None:
+    """What config.py asks for of the next index is no fault of this one."""
+    patient.change(f"UPDATE models SET fingerprint = '{resolve(L6).fingerprint(made)}'")
+    asked: list[str] = []
+
+    def engines(settings: Settings, *args: Any) -> Engine:
+        asked.append(settings.precision)
+        return FakeEngines()(settings, *args)
+
+    for precision in ("auto", "int8"):
+        examine(replace(patient.settings, precision=precision), patient.vault, CONFIG, engines)
+    assert asked == (["int8", "int8"] if made == "int8" else ["auto", "auto"])
+
+
 def test_an_index_whose_vectors_another_one_gave_is_not_told_apart(patient: Patient) -> None:
     patient.change("DELETE FROM meta WHERE key = 'engine'")  # nothing was embedded, so no engine was noted
     settings = replace(patient.settings, engine="ollama", embedding_model=L6)

@@ -31,6 +31,7 @@ from vaultvec.engines.packing import packed_inputs
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, prepare_facts, prepare_graph
 from vaultvec.engines.reference import load_reference
+from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 from vaultvec.fitting import query_precision
 from vaultvec.models import L6, ModelSpec, resolve, weights_path
@@ -64,6 +65,16 @@ def test_graph_built_from_weights_agrees(tmp_path: Path, pooling: str, model_typ
     name = str(write_tiny_bert(tmp_path / "tiny", pooling, model_type))
     engine = OpenVinoEngine(prepare_graph(resolve(name), tmp_path / "models"))
     np.testing.assert_allclose(engine.embed_documents(SAFE_TEXTS), reference_vectors(name), atol=2e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_text_without_tokens_has_no_other_texts_vector(tmp_path: Path, pooling: str) -> None:
+    name = str(write_tiny_bert(tmp_path / "tiny", pooling))
+    prepared = prepare_graph(resolve(name), tmp_path / "models")
+    compiled = openvino_runtime.CompiledModel(prepared.graph, streams=1, threads=1)
+    row = HfTokenizer(prepared.tokenizer).encode(["bread"], LIMIT)[0]
+    vectors = compiled.infer(prepared.inputs([row, row[:0]]))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 0], atol=1e-6)
 
 
 def test_plain_folder_goes_through_sentence_transformers(tmp_path: Path, tiny_bert: Path, models_dir: Path) -> None:
@@ -321,8 +332,31 @@ def test_a_precision_that_cannot_be_had_here_ends_no_search_of_an_index_that_nee
     searcher = open_searcher(replace(settings, precision=asked), vault)
     try:
         assert searcher.search("bread", mode="semantic").results[0].path == "a.md"
+        engine = searcher.semantic.models[0].load()
+        assert engine.precision == "fp32"
+        engine.close()
     finally:
         searcher.close()
+
+
+@pytest.mark.parametrize("asked", ["int8", "auto"])
+def test_an_int8_index_of_an_earlier_version_answers_until_there_is_a_new_one(
+    asked: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault, settings = tmp_path / "vault", Settings(tmp_path, tmp_path / "data", engine="openvino", workers=0)
+    settings = replace(settings, embedding_model=str(tiny_bert), precision="int8")
+    vault.mkdir()
+    (vault / "a.md").write_text("bread with butter", encoding="utf-8")
+    with monkeypatch.context() as before:
+        before.setattr("vaultvec.models.INT8_KIND", "int8")
+        index_vault(settings, vault)
+    searcher = open_searcher(replace(settings, precision=asked), vault)
+    try:
+        assert searcher.search("bread", mode="semantic").results[0].path == "a.md"
+    finally:
+        searcher.close()
+    assert index_vault(settings, vault).chunks_embedded == 1  # not taken over from the old one
+    assert index_vault(settings, vault).chunks_embedded == 0
 
 
 @pytest.mark.parametrize(
@@ -423,6 +457,27 @@ def test_int8_is_quantised_once_and_has_its_own_fingerprint(tiny_bert: Path, tmp
     assert "-int8-" in engine.fingerprint != exact.fingerprint
     cosine = lowest_cosine(engine.embed_documents(SAFE_TEXTS), exact.embed_documents(SAFE_TEXTS))
     assert 0.95 < cosine < 0.99999
+
+
+@pytest.mark.parametrize(("precision", "floats", "asked"), [("int8", "bf16", "bf16"), ("fp32", "bf16", "fp32")])
+def test_int8_is_asked_for_where_it_is_wanted(
+    tiny: Prepared, precision: str, floats: str, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: list[dict[str, Any]] = []
+
+    class Compiled:
+        def __init__(self, _: Path, **given: Any) -> None:
+            options.append(given)
+
+    openvino_precision._quantise_once(tiny, print)
+    monkeypatch.setattr("vaultvec.engines.openvino_engine.CompiledModel", Compiled)
+    OpenVinoEngine(tiny, precision=precision, floats=floats)
+    assert [(given["precision"], given["int8"]) for given in options] == [(asked, precision == "int8")]
+
+
+def test_only_a_graph_that_takes_padded_texts_pads(tiny: Prepared) -> None:
+    assert not OpenVinoEngine(tiny).pads
+    assert OpenVinoEngine(replace(tiny, first_position=None)).pads
 
 
 @pytest.mark.parametrize("transposed", [True, False])

@@ -161,6 +161,12 @@ def test_a_loaded_model_gives_the_same_weights_as_its_folder(reference: Any) -> 
         assert torch.equal(loaded.state[name], read.state[name])
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_engine_says_whether_it_pads(tokenizer: HfTokenizer, packed: bool) -> None:
+    engine = TorchEngine(SPEC, tokenizer, device="cpu", precision="fp32", packed=packed)
+    assert engine.pads is MultiGpuEngine([engine]).pads is not packed
+
+
 def test_a_pooling_that_the_packed_forward_lacks_runs_padded(tmp_path: Path, tokenizer: HfTokenizer) -> None:
     spec = ModelSpec(str(write_tiny_bert(tmp_path / "tiny", pooling="max")), "transformer", HIDDEN, LIMIT)
     heard: list[str] = []

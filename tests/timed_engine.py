@@ -54,16 +54,15 @@ class TimedEngine(Engine):
 
     device = "cpu"
     precision = "fp32"
-    pads = True
 
     def __init__(
         self, clock: Clock, *, call_s: float = 0.1, token_s: float = 0.001, blur: float = 0.0,
         budget: int = 512, window: int = 32, precision: str = "fp32", tires_after: int = 0, name: str = "openvino",
-        max_tokens: int = MODEL.max_tokens,
+        max_tokens: int = MODEL.max_tokens, pads: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(replace(MODEL, max_tokens=max_tokens), WordTokenizer(), token_budget=budget, window=window)
         self.clock, self.call_s, self.token_s, self.blur = clock, call_s, token_s, blur
-        self.precision, self.name = precision, name
+        self.precision, self.name, self.pads = precision, name, pads
         self.tires_after = tires_after  # batches after which each takes ten seconds more; 0 = never
         self.batches = 0
         self.closed = False

@@ -1,7 +1,7 @@
 """Token-budget batches: texts sorted by token length, cut where the padded matrix would outgrow the budget.
 
-The idea is that of text-embeddings-inference's queue (`max_batch_tokens`) and of infinity's length sort. Padding costs
-as much as text: a batch counts as longest x count, not as the sum of its tokens.
+The idea is that of text-embeddings-inference's queue (`max_batch_tokens`) and of infinity's length sort. A batch counts as
+longest x count, not as the sum of its tokens: so much goes through a model that pads, and through attention in any.
 """
 
 from __future__ import annotations

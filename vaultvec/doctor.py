@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from vaultvec.engines import create_engine, is_ready, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
 from vaultvec.findings import Finding, told
-from vaultvec.fitting import difference_line, excluded_line
+from vaultvec.fitting import difference_line, excluded_line, own_precision
 from vaultvec.index import current_index, exclusions_of, writer_lock
 from vaultvec.integrity import BUSY, examine_index
 from vaultvec.ledger import Ledger
@@ -221,9 +222,10 @@ def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Findin
         yield Finding("note", "index", str(error))
         return
 
-    def load(model: ModelSpec) -> Engine:
+    def load(model: ModelSpec, fingerprint: str) -> Engine:
         ready = model if settings.server else resolve_model(model, settings.models_dir)
-        return engines(settings, ready, settings.models_dir, lambda _: None)
+        same = replace(settings, precision=own_precision(settings.precision, fingerprint))
+        return engines(same, ready, settings.models_dir, lambda _: None)
 
     try:
         with writer_lock(folder.parent):

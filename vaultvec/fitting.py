@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
@@ -16,13 +15,12 @@ from vaultvec.datatypes import SearchResult
 from vaultvec.errors import VaultvecError
 from vaultvec.index import exclusions_of, index_digest, precision_class
 from vaultvec.ledger import Ledger
-from vaultvec.models import resolve
+from vaultvec.models import ModelSpec, class_of, resolve
 from vaultvec.settings import Settings
 from vaultvec.vault import storable
 
 _FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # notes are known by NFC names, whatever the disk has
 NAMED = 3  # notes that a remark names
-_INT8 = re.compile(r"-int8-[0-9a-f]+$")  # of a fingerprint, see `ModelSpec.fingerprint`
 
 
 def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
@@ -41,6 +39,8 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
         found.append(
             f'PRECISION is "{settings.precision}", the vectors are {"int8" if precision == "full" else "full"}'
         )
+    elif any(is_former(resolve(name), fingerprint) for _, fingerprint, name, _ in models):
+        found.append("int8 is computed in another way now")
     made_by = _server_in_name(settings, ledger)
     if made_by is None:
         found.append(f"CHUNK_TOKENS {settings.chunk_tokens} or MIN_CHUNK_TOKENS {settings.min_chunk_tokens} is new")
@@ -49,15 +49,20 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
     return found
 
 
-def class_of(fingerprint: str) -> str:
-    """The precision class that vectors were made in: "int8" or "full"."""
-    return "int8" if _INT8.search(fingerprint) else "full"
+def is_former(model: ModelSpec, fingerprint: str) -> bool:
+    """Whether vectors are int8 as an earlier version made them. Of a model from a hub only the loaded one can tell."""
+    return fingerprint == model.former_int8 != model.fingerprint("int8")
 
 
 def query_precision(wanted: str, fingerprint: str) -> str:
     """PRECISION for the queries of the index with this fingerprint. What config.py asks for of a new index (int8, or a
     half that this machine may not have) ends no search of this one."""
     return wanted if wanted in ("auto", "fp32", class_of(fingerprint)) else "auto"
+
+
+def own_precision(wanted: str, fingerprint: str) -> str:
+    """PRECISION that gives the vectors of this index once more."""
+    return "int8" if class_of(fingerprint) == "int8" else query_precision(wanted, fingerprint)
 
 
 def made_by_server(settings: Settings, ledger: Ledger) -> str | None:

@@ -11,16 +11,16 @@ from vaultvec.chroma_folder import unfinished
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
 from vaultvec.findings import Finding, told
+from vaultvec.fitting import is_former
 from vaultvec.ledger import Ledger
-from vaultvec.models import ModelSpec, resolve
+from vaultvec.models import ModelSpec, least_cosine, resolve
 from vaultvec.sqlite.donors import is_unit_vector
 from vaultvec.store import exists, for_reading
 
-Load = Callable[[ModelSpec], Engine]
+Load = Callable[[ModelSpec, str], Engine]  # a model, and the fingerprint of the vectors that it is to give
 
 SAMPLE = 8  # texts embedded again
 LENGTHS = 2000  # vectors whose length is looked at
-LEAST_COSINE = 0.999
 GRAPH_BYTES = 20_000  # of Chroma's largest graph for each row; a healthy one has about 300, the known fault terabytes
 GRAPH_FREE = 100 << 20  # below this size it is no fault
 
@@ -115,7 +115,7 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
 
 def examine_vectors(ledger: Ledger, load: Load) -> Iterator[Finding]:
     """A sample of stored vectors against the model that made them."""
-    for number, _, name, dim in ledger.models():
+    for number, fingerprint, name, dim in ledger.models():
         rows = ledger.db.execute(
             "SELECT text, vector FROM chunks JOIN vectors USING(hash) WHERE model = ? ORDER BY random() LIMIT ?",
             (number, SAMPLE),
@@ -123,14 +123,19 @@ def examine_vectors(ledger: Ledger, load: Load) -> Iterator[Finding]:
         rows = [(text, blob) for text, blob in rows if is_unit_vector(blob, dim)]  # the others are told above
         if not rows:
             continue
-        engine = load(resolve(name))
+        engine = load(resolve(name), fingerprint)
         try:
+            if is_former(engine.model, fingerprint):
+                yield Finding(
+                    "note", "vectors", f"those of {name} are int8 of an earlier version; run: python main.py index"
+                )
+                continue
             again = engine.embed_documents([text for text, _ in rows])
         finally:
             engine.close()
         stored = np.stack([np.frombuffer(blob, np.float32) for _, blob in rows])
         lowest = float((again * stored).sum(axis=1).min()) if again.shape == stored.shape else 0.0
-        if lowest >= LEAST_COSINE:
+        if lowest >= least_cosine(fingerprint):
             yield Finding("ok", "vectors", f"{len(rows)} of {name} recomputed, lowest cosine {lowest:.5f}")
         else:
             yield Finding(

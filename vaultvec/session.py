@@ -57,7 +57,11 @@ def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) ->
     def load() -> Engine:
         model = spec if settings.server else resolve_model(spec, settings.models_dir)
         engine = query_engine(settings, model, notify)
-        if fingerprint not in (engine.model.fingerprint("full"), engine.model.fingerprint("int8")):
+        if fingerprint not in {
+            engine.model.fingerprint("full"),
+            engine.model.fingerprint("int8"),
+            engine.model.former_int8,
+        }:
             engine.close()
             raise LedgerError(
                 f"the index was made by another version of {name} ({fingerprint}, {dim} dimensions) than "

@@ -131,7 +131,7 @@ def build_bert(shape: BertShape, weights: Weights, pooling: str) -> Any:
     for layer in range(shape.layers):
         x = _layer(ops, shape, weights, f"encoder.layer.{layer}.", x, layout)
     tokens = _rows(ops, x, layout.slots)  # (n, t, hidden)
-    pooled = ops.gather(tokens, np.int64(0), np.int64(1)) if pooling == "cls" else mean_pool(ops, tokens, real)
+    pooled = first_token(ops, tokens, real) if pooling == "cls" else mean_pool(ops, tokens, real)
     return unit_rows(ov, pooled, list(inputs.values()))
 
 
@@ -141,6 +141,12 @@ class Layout(NamedTuple):
     slots: Any  # (n, t): a token's row
     places: Any  # (m,): a row's token
     bias: Any  # (n, 1, 1, t)
+
+
+def first_token(ops: Any, tokens: Any, real: Any) -> Any:
+    """(n, t, h) and (n, t) → (n, h); zeros for a text without any, whose slots are another text's."""
+    at, axis = np.int64(0), np.int64(1)
+    return ops.multiply(ops.gather(tokens, at, axis), ops.unsqueeze(ops.gather(real, at, axis), axis))
 
 
 def mean_pool(ops: Any, tokens: Any, real: Any) -> Any:

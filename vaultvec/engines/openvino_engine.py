@@ -18,10 +18,10 @@ from vaultvec.models import ModelSpec
 if TYPE_CHECKING:
     from vaultvec.settings import Settings
 
-# Padded tokens a batch. Tuned on two AVX2 cores with all-MiniLM-L6-v2: 114 of the 125 GFLOP/s these cores can give.
+# Padded tokens a batch. Tuned on two AVX2 cores with all-MiniLM-L6-v2, then padded: 114 of the 125 GFLOP/s these cores can give.
 TOKEN_BUDGET = 2048
-# Starting a batch costs almost nothing here: batches of 100 tokens run as fast as batches of 2,000 (same machine), so
-# batches of equal lengths are worth more than full ones.
+# Starting a batch costs almost nothing here: batches of 100 tokens ran as fast as batches of 2,000 (same machine), so
+# batches of equal lengths are worth more than full ones, to attention and to models that pad throughout.
 START_COST = 64
 
 

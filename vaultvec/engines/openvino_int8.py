@@ -1,4 +1,5 @@
-"""A graph's weights as 8-bit integers, which OpenVINO multiplies with activations that it rounds to 8 bits as it goes.
+"""A graph's weights as 8-bit integers, which OpenVINO multiplies with activations that it rounds to 8 bits as it goes, where the
+CPU has VNNI; elsewhere it multiplies in floats.
 
 Each row of a weight matrix has a scale and a zero point of its own, and each token's activations have a scale for every
 group of them, found when they are there: nothing is calibrated, and no outlier of one token coarsens another (Yao et al.

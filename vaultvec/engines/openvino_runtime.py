@@ -66,8 +66,8 @@ class CompiledModel:
         cache_weights: bool = False,
     ) -> None:
         """`model`: the path of a .xml or .onnx file, or an openvino.Model. `precision`: of what is computed in floats;
-        `int8`: the weights are 8-bit integers, and what they are multiplied with is rounded to such. With `cache_dir` the
-        next load is short; `cache_weights` puts the weights into the cache too.
+        `int8`: the weights are 8-bit integers, and what they are multiplied with is rounded to such if the CPU has VNNI. With
+        `cache_dir` the next load is short; `cache_weights` puts the weights into the cache too.
         """
         core = openvino().Core()
         options: dict[str, Any] = {

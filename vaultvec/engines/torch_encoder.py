@@ -37,6 +37,7 @@ class Encoder(Protocol):
 
     device: torch.device
     compiled: bool  # may be switched off, never on
+    pads: bool  # whether it computes over padding
 
     @property
     def bytes_per_token(self) -> int:

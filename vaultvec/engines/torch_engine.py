@@ -121,6 +121,7 @@ class TorchEngine(Engine):
                     f"{model.name} does not load ({first_line(error)}); run: python main.py doctor"
                 ) from error
             self._move_to_cpu(error)
+        self.pads = self._encoder.pads
 
     @classmethod
     def build(cls, settings: Settings, model: ModelSpec, models_dir: Path, notify: Notify) -> Engine:

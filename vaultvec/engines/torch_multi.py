@@ -25,6 +25,7 @@ class MultiGpuEngine(Engine):
         self.engines = tuple(engines)
         self.device = first.device
         self.precision = first.precision
+        self.pads = first.pads
         self.streams = THREADS_A_CARD * len(engines)
         self._free: SimpleQueue[TorchEngine] = SimpleQueue()
         for engine in self.engines * THREADS_A_CARD:

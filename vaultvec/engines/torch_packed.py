@@ -46,6 +46,8 @@ class LayerWeights(NamedTuple):
 class PackedEncoder:
     """Token ids → unit vectors on the device. `compiled` may be switched off when torch.compile fails."""
 
+    pads = False
+
     def __init__(self, weights: Weights, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
         import torch
 

@@ -19,6 +19,7 @@ class PaddedEncoder:
     """Token ids → unit vectors through the modules of a SentenceTransformer; what follows the transformer is fp32."""
 
     compiled = False
+    pads = True
 
     def __init__(self, reference: Any, device: torch.device, dtype: torch.dtype) -> None:
         import torch

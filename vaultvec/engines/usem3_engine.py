@@ -104,7 +104,7 @@ def prepare_usem3(model: ModelSpec, models_dir: Path, notify: Notify) -> Path:
         verify_weights(model)
         build_once(folder, lambda target: _write(weights_path(model), target))
         for table in models_dir.glob(f"{glob.escape(model.slug)}-*/table.npy"):  # what an earlier version prepared
-            if table.parent != folder:
+            if not (table.parent / "head.xml").is_file():
                 shutil.rmtree(table.parent, ignore_errors=True)
     return folder
 

@@ -48,7 +48,8 @@ def _window_note(settings: Settings, engine: Engine, lengths: Sequence[int]) -> 
     if least == wide or min(least, wide) >= len(lengths):
         return NO_EFFECT, f"{least} texts are sorted by length at a time whatever it says, for full batches"
     if not engine.pads:
-        return NO_EFFECT, "texts sorted by length at a time; the model runs without padding here, so little hangs on it"
+        padded = "the server decides what is padded" if settings.server else "the model runs without padding here"
+        return NO_EFFECT, f"texts sorted by length at a time; {padded}, so little hangs on it"
     gain = f"padding {here:.1%} at {now}, {there:.1%} at {GUIDE_BATCH}: {(1 + here) / (1 + there):.2f}x, counted"
     return gain, "texts sorted by length at a time; too few were timed for the two to differ, so it stays"
 

@@ -13,6 +13,7 @@ from vaultvec.datatypes import Batch, BatchResult, IndexReport
 from vaultvec.engines.base import Engine
 from vaultvec.errors import EngineError
 from vaultvec.ledger import Ledger, ModelRow
+from vaultvec.models import least_cosine
 from vaultvec.stages.reading import Reader
 
 GATHER_SECONDS = 0.2  # how long a window may wait to fill while the reader is still at work
@@ -149,9 +150,10 @@ class Embedding:
             return
         stored = np.stack([np.frombuffer(blob, dtype=np.float32) for _, blob in rows])
         lowest = float((engine.embed_documents([text for text, _ in rows]) * stored).sum(axis=1).min())
-        if lowest < 0.999:
+        least = least_cosine(row.fingerprint)
+        if lowest < least:
             raise EngineError(
-                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ 0.999); run: python main.py doctor"
+                f"stored vectors differ from the model's (cosine {lowest:.4f}, expected ≥ {least}); run: python main.py doctor"
             )
         self.verified += len(rows)
         self.lowest = min(self.lowest, lowest)
