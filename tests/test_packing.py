@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vaultvec.engines.packing import TOKENS_STEP, WIDTH_STEP, packed_inputs, token_positions
+from vaultvec.engines.packing import QUERY_STEP, QUERY_TOKENS, TOKENS_STEP, WIDTH_STEP, packed_inputs, token_positions
 
 PAD = 0
 ROWS = st.lists(st.lists(st.integers(5, 99), max_size=40), min_size=1, max_size=12)
@@ -32,8 +32,9 @@ def test_sizes_are_rounded_up_and_never_zero(texts: list[list[int]]) -> None:
     made = packed_inputs([np.array(text, dtype=np.int32) for text in texts], PAD, 0)
     total, longest = sum(map(len, texts)), max(map(len, texts))
     (size,), (count, width) = made["input_ids"].shape, made["slots"].shape
-    assert (size % TOKENS_STEP, width % WIDTH_STEP, count) == (0, 0, len(texts))
-    assert max(total, 1) <= size < total + TOKENS_STEP + (total == 0)
+    step = TOKENS_STEP if total > QUERY_TOKENS else QUERY_STEP
+    assert (size % step, width % WIDTH_STEP, count) == (0, 0, len(texts))
+    assert max(total, 1) <= size < total + step + (total == 0)
     assert max(longest, 1) <= width < longest + WIDTH_STEP + (longest == 0)
     assert {name: array.dtype for name, array in made.items()} == dict.fromkeys(made, np.dtype(np.int32))
     assert set(made["input_ids"][total:].tolist()) <= {PAD}

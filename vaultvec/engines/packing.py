@@ -17,6 +17,9 @@ from vaultvec.datatypes import TokenIds
 # All in all, packed against padded: 1.07 and 1.05 times as fast in bf16, 1.02 in fp32.
 TOKENS_STEP = 32
 WIDTH_STEP = 16
+# A query is so short that 32 tokens in place of 8 would be four times the work: a large model would take longer for it.
+QUERY_TOKENS = 64
+QUERY_STEP = 8
 
 
 def packed_inputs(rows: Sequence[TokenIds], pad_id: int, first_position: int) -> dict[str, TokenIds]:
@@ -28,7 +31,7 @@ def packed_inputs(rows: Sequence[TokenIds], pad_id: int, first_position: int) ->
     lengths = np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     total, width = int(offsets[-1]), int(lengths.max(initial=0))
-    size = _round_up(total, TOKENS_STEP)
+    size = _round_up(total, TOKENS_STEP if total > QUERY_TOKENS else QUERY_STEP)
     column = np.arange(_round_up(width, WIDTH_STEP), dtype=np.int32)
     mask = column < lengths[:, None]
     ids, positions, places = np.full(size, pad_id, np.int32), np.zeros(size, np.int32), np.zeros(size, np.int32)
