@@ -118,10 +118,10 @@ def report(folder: Path, backend: str, queries: Sequence[str]) -> None:
     embed = measure(
         lambda query: [searcher.semantic.embed(slot, query).result() for slot in searcher.semantic.models], queries
     )
-    print(f"{backend:<8}{'embed the query':<24}p50 {embed[0]:6.1f} ms   p99 {embed[1]:6.1f} ms")
+    print(f"{backend:<8}{'embed the query':<30}p50 {embed[0]:6.1f} ms   p99 {embed[1]:6.1f} ms")
     for mode in ("semantic", "keyword", "hybrid"):
         p50, p99 = measure(lambda query, mode=mode: searcher.search(query, mode=mode), queries)  # type: ignore[misc]
-        print(f"{backend:<8}{mode + ', embedding included':<24}p50 {p50:6.1f} ms   p99 {p99:6.1f} ms")
+        print(f"{backend:<8}{mode + ', embedding included':<30}p50 {p50:6.1f} ms   p99 {p99:6.1f} ms")
     searcher.close()
 
 
