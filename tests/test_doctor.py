@@ -78,6 +78,17 @@ def test_what_an_index_takes_is_told_apart_from_the_models(patient: Patient) -> 
     )
 
 
+def test_before_the_first_index_the_doctor_speaks_of_the_model_that_these_notes_will_get(tmp_path: Path) -> None:
+    vault = tmp_path / "vault"
+    vault.mkdir()
+    (vault / "a.md").write_text("겨울에는 도서관에서 책을 읽고 편지를 쓴다. " * 30_000, encoding="utf-8")  # 1.7 MB
+    settings = replace(fake_settings(tmp_path / "data"), embedding_model="auto")
+    found = {finding.topic: finding.text for finding in examine(settings, vault, CONFIG, FakeEngines())}
+    assert found["language"] == f"{USE} knows the notes' languages"
+    assert "takes up to about 49 MB" in found["disk"]
+    assert not settings.vault_dir(vault).exists()
+
+
 def lose_chroma(patient: Patient) -> None:
     shutil.rmtree(current_index(patient.settings, patient.vault) / "chroma")
 
@@ -164,6 +175,14 @@ def test_an_index_that_does_not_fit_config_is_told(patient: Patient, changes: di
     assert read_status(settings, patient.vault).remarks == lines
     assert read_status(patient.settings, patient.vault).remarks == []
     assert list(_fit(patient.settings, patient.vault)) == []
+
+
+def test_a_model_without_an_int8_form_is_the_same_under_int8(patient: Patient) -> None:
+    assert resolve(USE).fingerprint("int8") == resolve(USE).fingerprint("full")
+    patient.change(f"UPDATE models SET name = '{USE}', fingerprint = '{resolve(USE).fingerprint('int8')}'")
+    for precision in ("auto", "int8"):
+        asked = replace(patient.settings, embedding_model=USE, precision=precision)
+        assert not any("PRECISION" in finding.text for finding in _fit(asked, patient.vault))
 
 
 def test_int8_of_an_earlier_version_is_told_and_not_held_against_the_model(patient: Patient) -> None:

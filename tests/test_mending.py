@@ -26,7 +26,8 @@ from vaultvec.datatypes import NoteFile
 from vaultvec.errors import EngineError, LedgerError, SettingsError
 from vaultvec.export import _write_texts, export
 from vaultvec.index import current_index
-from vaultvec.ledger import Ledger
+from vaultvec.integrity import examine_ledger
+from vaultvec.ledger import NOTES_SEEN, Ledger
 from vaultvec.models import L6, USE, ModelSpec, resolve
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.rebuild import rebuild
@@ -321,6 +322,33 @@ def test_a_search_makes_no_chroma(tmp_path: Path) -> None:
     assert exists(chroma)
     state = state_of(settings, vault)
     assert (state.outbox, len(state.chroma)) == (0, len(state.chunks))
+
+
+def test_notes_that_no_run_came_to_are_told(tmp_path: Path) -> None:
+    settings = fake_settings(tmp_path / "data")
+    vault = put(tmp_path / "vault", a=ENGLISH, b=KOREAN, c=ENGLISH)
+
+    def told() -> tuple[str, list[str]]:
+        searcher = open_searcher(settings, vault)
+        try:
+            found = [f.text for f in examine_ledger(searcher.ledger) if f.topic == "waiting"]
+            return coverage_remark(searcher), found
+        finally:
+            searcher.close()
+
+    index_vault(settings, vault, limit=1, hooks=Hooks(engines=FakeEngines()))
+    assert told() == (
+        "2 notes are not read yet, and nothing finds them. To finish: python main.py index",
+        ["notes that were not read yet: 2; run: python main.py index"],
+    )
+    index(settings, vault)
+    assert told() == ("", [])
+    (vault / "d.md").write_text(ENGLISH, encoding="utf-8")  # as a run leaves it that was killed before it read the note
+    with Ledger(ledger_of(settings, vault)) as ledger:
+        ledger.set_meta(NOTES_SEEN, "4")
+    assert told()[0].startswith("1 note is not read yet")
+    index(settings, vault)
+    assert told() == ("", [])
 
 
 def test_a_keyword_index_of_another_version_is_told_and_made_anew(tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ def read_choice(settings: Settings, vault: Path) -> tuple[list[str], str, int]:
         return [], "", 0  # a broken file is a missing one
 
 
+def likely_models(settings: Settings, vault: Path, files: Sequence[NoteFile]) -> list[str]:
+    """What "auto" has chosen for a vault, or would choose for these notes. Nothing is kept."""
+    return read_choice(settings, vault)[0] or _by_language(sample_texts(files))[0]
+
+
 def _by_language(texts: Iterable[str]) -> tuple[list[str], str, int]:
     """Model names for a vault's languages, the reason in words, how many notes told. Each counts as one, in its main
     language."""

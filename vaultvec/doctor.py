@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from vaultvec.choice import asked_for, language_warning, read_choice, sample_texts, server_model
+from vaultvec.choice import asked_for, language_warning, likely_models, read_choice, sample_texts, server_model
 from vaultvec.config_file import read_text, read_values
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import create_engine, is_ready, resolve_model
@@ -31,7 +31,9 @@ from vaultvec.settings import Settings
 from vaultvec.vault import open_vault, walk
 
 LEAST_PYTHON = (3, 11)
-INDEX_PER_BYTE = 12  # bytes of index for each byte of notes, measured on 1,000 notes (text, vectors, Chroma, words)
+# Bytes of index for each byte of notes (text, vectors, Chroma, words): measured on 1,000 English notes, and on 173 Korean ones,
+# whose vectors are longer and whose words are kept as bigrams.
+INDEX_PER_BYTE, MULTILINGUAL_PER_BYTE = 12, 25
 INDEX_BASE = 3 * 10**6  # and of the smallest, measured on 52 notes (two models, 3.1 MB) and on 300 (8.4 MB)
 MODELS = 200 * 10**6  # bytes of the bundled models as they are prepared, once for all vaults
 _PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^\s;#]+)")
@@ -54,6 +56,8 @@ def examine(settings: Settings, vault: Path | None, config: Path, engines: Engin
         found.append(Finding("note", "vault", "none is set; add --vault DIR, or set VAULT_PATH in config.py"))
         return found
     found += told("vault", partial(_vault, settings, vault))
+    if not vault.is_dir():
+        return found  # of its index there is nothing to say but that
     found += told("index", partial(_fit, settings, vault))
     found += told("index", partial(_index, settings, vault, engines))
     return found
@@ -115,8 +119,8 @@ def _weights(settings: Settings, vault: Path | None, engines: Engines) -> Iterat
             yield Finding("ok" if ready else "note", "weights", f"{model.name}: {text}")
 
 
-def _models(settings: Settings, vault: Path | None) -> list[ModelSpec]:
-    """The models that are in use, or would be."""
+def _models(settings: Settings, vault: Path | None, files: Sequence[NoteFile] = ()) -> list[ModelSpec]:
+    """The models that are in use, or would be for these notes; without any, all that "auto" may take."""
     if asked := asked_for(settings):
         return asked
     if vault is not None:
@@ -126,6 +130,8 @@ def _models(settings: Settings, vault: Path | None) -> list[ModelSpec]:
                     return [resolve(name) for _, _, name, _ in models]
         except LedgerError:
             pass  # told below
+        if files:
+            return [resolve(name) for name in likely_models(settings, vault, files)]
     return [resolve(L6), resolve(USE)]
 
 
@@ -161,13 +167,15 @@ def _vault(settings: Settings, vault: Path) -> Iterator[Finding]:
         yield Finding("note", "vault", f"{path} cannot be read: {reason}{cure}")
     for line in (*exclusions.warnings, *(f"{path}: {reason}" for path, reason in walked.warnings[:5])):
         yield Finding("note", "vault", line)
-    yield from _disk(settings, size)
-    yield from _language(settings, vault, walked.files)
+    models = _models(settings, vault, walked.files)
+    yield from _disk(settings, size, models)
+    yield from _language(settings, vault, walked.files, models)
 
 
-def _disk(settings: Settings, size: int) -> Iterator[Finding]:
+def _disk(settings: Settings, size: int, models: Sequence[ModelSpec]) -> Iterator[Finding]:
     existing = next(path for path in [settings.data_dir, *settings.data_dir.parents] if path.is_dir())
-    free, need = shutil.disk_usage(existing).free, INDEX_BASE + INDEX_PER_BYTE * size
+    each = INDEX_PER_BYTE if [model.name for model in models] == [L6] else MULTILINGUAL_PER_BYTE
+    free, need = shutil.disk_usage(existing).free, INDEX_BASE + each * size
     text = (
         f"{free / 1e9:,.1f} GB free, an index of this vault takes up to about {need / 1e6:,.0f} MB; the prepared "
         f"models, once for all vaults, about {MODELS / 1e6:,.0f} MB"
@@ -189,8 +197,9 @@ def _server(settings: Settings, engines: Engines) -> Iterator[Finding]:
         yield Finding("note", "server", line)
 
 
-def _language(settings: Settings, vault: Path, files: Sequence[NoteFile]) -> Iterator[Finding]:
-    models = _models(settings, vault)
+def _language(
+    settings: Settings, vault: Path, files: Sequence[NoteFile], models: Sequence[ModelSpec]
+) -> Iterator[Finding]:
     command = ""
     if settings.embedding_model == "auto":
         kept, _, notes = read_choice(settings, vault)

@@ -34,8 +34,9 @@ def differences(settings: Settings, vault: Path, ledger: Ledger) -> list[str]:
     if wanted and list(map(_comparable, wanted)) != list(map(_comparable, names)):
         found.append(f"EMBEDDING_MODEL asks for {' + '.join(wanted)}, not {' + '.join(names)}")
     precision = precision_class(settings)
-    made = {class_of(fingerprint) for _, fingerprint, _, _ in models}
-    if made != {precision}:
+    if any(
+        class_of(fingerprint) != class_of(resolve(name).fingerprint(precision)) for _, fingerprint, name, _ in models
+    ):
         found.append(
             f'PRECISION is "{settings.precision}", the vectors are {"int8" if precision == "full" else "full"}'
         )

@@ -47,6 +47,8 @@ def examine_ledger(ledger: Ledger) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "keyword index", f"{counts.chunks:,} rows, as many as chunks")
+    if missing := ledger.not_read_yet():
+        yield Finding("note", "waiting", f"notes that were not read yet: {missing:,}; run: python main.py index")
     if counts.pending > counts.failed:
         yield Finding("note", "waiting", f"{counts.pending} texts wait to be embedded; run: python main.py index")
     if counts.failed:

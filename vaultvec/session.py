@@ -84,10 +84,14 @@ def coverage_remark(searcher: Searcher) -> str:
     """A line when search cannot find everything yet; "" when it can."""
     if searcher.ledger.meta("keywords_version") != str(KEYWORDS_VERSION):
         return "the keyword index is of another version of this program; to find every word, run: python main.py index"
-    if not searcher.ledger.has_pending():
-        return ""
-    counts = searcher.ledger.counts()
-    return (
-        f"{counts.embedded:,} of {counts.chunks:,} chunks are embedded so far; keyword search alone finds the others. "
-        "To finish: python main.py index"
-    )
+    remarks = []
+    if missing := searcher.ledger.not_read_yet():
+        remarks.append(
+            f"{missing:,} {'note is' if missing == 1 else 'notes are'} not read yet, and nothing finds them."
+        )
+    if searcher.ledger.has_pending():
+        counts = searcher.ledger.counts()
+        remarks.append(
+            f"{counts.embedded:,} of {counts.chunks:,} chunks are embedded so far; keyword search alone finds the others."
+        )
+    return " ".join([*remarks, "To finish: python main.py index"]) if remarks else ""

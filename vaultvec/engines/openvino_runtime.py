@@ -19,11 +19,11 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 # int8: activations that share a scale, when they are rounded. 512 chunks of the Obsidian hub, 2 cores with VNNI: groups of 64 /
 # 128 / 192 / 384 kept 96.3 / 95.8 / 95.3 / 93.6 % of the same top ten.
 INT8_GROUP = 128
-# Kernels are kept for every shape of batch that was ever seen: 90 kB a chunk on a long run (openvinotoolkit/openvino#23316, #20633).
-# Sizes are rounded up (packing.py), so that shapes come back: with 2,048 kernels in place of 32 int8 ran 1.06 times as fast and took
-# 25 MB more (1,200 chunks of the Obsidian hub, medians of 8), bf16 no faster.
+# Kernels are kept for every shape of batch that was ever seen: 90 kB a chunk on a long run, which makes nothing faster.
+# So many are enough for one pass through a model. (openvinotoolkit/openvino#23316, #20633) 2,048 of oneDNN's in place of 32
+# took 25 MB more for int8 that ran 1.06 times as fast by itself, and no faster in the benchmark; bf16 no faster at all.
 PLUGIN_PRIMITIVES = "16"
-ONEDNN_PRIMITIVES = "2048"
+ONEDNN_PRIMITIVES = "32"
 _OUT_OF_MEMORY = ("bad alloc", "bad_alloc", "cannot allocate", "failed to allocate", "out of memory")
 
 

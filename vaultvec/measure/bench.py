@@ -169,7 +169,7 @@ class _Run:
         last = outcome.engine if outcome.tuned else engine  # the one that runs with what is written
         notes = explain(subject.settings, engine, last, self.lengths, around, written)
         best = outcome.rows[-1].vectors[: len(used)]
-        over_one = compare(outcome.rows[0], max(outcome.rows[-2:], key=lambda timing: timing.texts_per_second))
+        over_one = compare(outcome.rows[0], outcome.rows[-1 if written else -2])  # of what will run
         return Report(
             made=datetime.now().isoformat(timespec="seconds"), machine=machine_name(), cores=usable_cores(),
             model=engine.model.name, engine=engine.name, precision=engine.precision, device=engine.device,

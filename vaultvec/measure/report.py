@@ -32,7 +32,7 @@ Cells = list[list[str]]
 
 def headline(report: Report) -> str:
     """The finding in one line."""
-    slow, best = report.rows[0], max(report.rows[-2:], key=lambda row: row.texts_per_second)
+    slow, best = report.rows[0], report.rows[-1 if report.proposal else -2]
     text = (
         f"{best.texts_per_second:.0f} texts/s, {report.times_one:.1f} ± {report.times_one_spread:.1f} times one call per "
         f"chunk (texts/s on {report.used.texts} chunks over texts/s on {slow.texts} of them, round by round)"

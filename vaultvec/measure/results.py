@@ -201,7 +201,7 @@ class Report:
     busy: float = 0.0  # share of the CPU that other programs took when it began
     agreement: float | None = None  # int8: share of the top ten that is fp32's
     place: Place | None = None
-    times_one: float = 0.0  # the best way's texts/s over those of one call per chunk, median of the rounds' ratios
+    times_one: float = 0.0  # texts/s of what will run over those of one call per chunk, median of the rounds' ratios
     times_one_spread: float = 0.0
     format: int = FORMAT
 

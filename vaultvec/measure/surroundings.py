@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from vaultvec.measure.rounds import Ratio, ratio_of
 from vaultvec.models import ModelSpec
 from vaultvec.settings import Settings
 
+START_NOTES = 2  # of a run whose time is that of starting and ending one
 SHORT_NOTES = 25
 MORE_NOTES = 1000
 # The guide's keys that the pipeline reads and the engine does not.
@@ -51,7 +53,7 @@ class Surroundings:
 
     notes: int = 0
     chunks: int = 0
-    chunk_seconds: float = 0.0  # of one chunk, with config.py as it is
+    chunk_seconds: float = 0.0  # of one chunk more, with config.py as it is
     guide: Ratio | None = None  # how many times faster with the guide's values of GUIDE_KEYS; None: it has them already
     alone: Mapping[str, Ratio] = field(default_factory=dict)  # each such key on its own, where all together are faster
     workers: tuple[Any, Ratio] | None = None  # another number of worker processes, and how many times faster
@@ -97,17 +99,24 @@ def measure_surroundings(
         if not chunks:
             return Surroundings(why="not measured: these notes hold no text")
         base = seconds["present"]
+        start, started = _start(settings, model, vault, rounds)
         guide = ratio_of(base, seconds["guide"]) if differ else None
         alone = {}
         if guide is not None and guide.better:  # which of them is it?
             single = {"present": settings, **{key: apply_changes(settings, {key: differ[key]}) for key in differ}}
             apart = _in_turn(single, model, vault, limit, rounds, tick)[0]
             alone = {key: ratio_of(apart["present"], apart[key]) for key in differ}
-    except VaultvecError as error:
+    except (VaultvecError, OSError) as error:
         return Surroundings(why=f"not measured: {error}")
-    each = sorted(base)[len(base) // 2] / chunks
+    each = max(0.0, median(base) - start) / max(1, chunks - started)
     tried = (other, ratio_of(base, seconds["workers"])) if "workers" in seconds else None
     return Surroundings(notes, chunks, each, guide, alone, tried)
+
+
+def _start(settings: Settings, model: ModelSpec, vault: Path, rounds: int) -> tuple[float, int]:
+    """Seconds that a run takes whatever it has to do, and the chunks that it made meanwhile."""
+    runs = [_run(settings, model, vault, START_NOTES) for _ in range(rounds)]
+    return median(seconds for seconds, _, _ in runs), runs[0][2]
 
 
 def _in_turn(
@@ -123,7 +132,7 @@ def _in_turn(
     notes = chunks = 0
     for number in range(rounds + 1):  # the first round imports and warms
         for name in ["present"] if not number else variants if number % 2 else reversed(list(variants)):
-            taken, notes, chunks = _run(variants[name], model, vault, limit if number else 2)
+            taken, notes, chunks = _run(variants[name], model, vault, limit if number else START_NOTES)
             if number:
                 seconds[name].append(taken)
             tick("reading, chunking, storing")
