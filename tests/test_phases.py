@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngines, fake_settings
 
+from vaultvec.config_file import read_values
 from vaultvec.config_keys import GUIDE_VALUES
 from vaultvec.config_rewrite import plan_changes
 from vaultvec.measure.sampling import place_of
@@ -38,7 +39,16 @@ def settings(tmp_path: Path) -> Settings:
 def measured(settings: Settings, proposal: dict[str, Any], of: str, made: str = "2026-01-02") -> None:
     place = asdict(place_of(settings, settings.data_dir.with_name(of)))
     settings.reports_dir.mkdir(parents=True, exist_ok=True)
-    report = {"made": made, "place": place, "proposal": proposal, "gain": 2.0, "rows": [], "extras": []}
+    present = read_values((ROOT / "config.py").read_text(encoding="utf-8"))
+    report = {
+        "made": made,
+        "place": place,
+        "present": present,
+        "proposal": proposal,
+        "gain": 2.0,
+        "rows": [],
+        "extras": [],
+    }
     (settings.reports_dir / f"bench-{made}.json").write_text(json.dumps(report), encoding="utf-8")
 
 
@@ -84,5 +94,13 @@ def test_settings_are_applied_when_there_is_something_to_show_for_it(settings: S
     assert step(settings, config, "apply").todo == "python config_optimizer.py 2"
     config.write_text(plan_changes(config.read_text(encoding="utf-8"), {key: value}, config.name), encoding="utf-8")
     row = step(settings, config, "apply")
-    assert (row.done, row.todo) == (True, "")
-    assert "2.00x" in row.measured
+    assert (row.done, row.todo, row.measured) == (True, "", "they are 2.00x those before")
+    other = plan_changes(config.read_text(encoding="utf-8"), {"THREADS": 1}, config.name)
+    config.write_text(other, encoding="utf-8")
+    assert step(settings, config, "measure").measured == "not yet (the measurement of 2026-01-03 is of other settings)"
+
+
+def test_a_backup_that_is_there_needs_no_doing(settings: Settings, config: Path) -> None:
+    assert step(settings, config, "back up").todo == "made by the first apply"
+    shutil.copyfile(config, config.with_name("config_backup.py"))
+    assert step(settings, config, "back up").todo == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,16 @@ class Step:
 def checklist(settings: Settings, config: Path) -> list[Step]:
     """The guide's steps in order. Reads config.py, the newest benchmark, and whether Ollama listens on its port."""
     vault = settings.vault_path or config.with_name(SAMPLE)  # as the scripts measure
-    report, elsewhere = newest_report(settings.reports_dir, lambda: place_of(settings, vault))
-    return [*_first_phase(settings, config, report, elsewhere), *_second_phase(settings, report),
+    values = read_values(read_text(config).text, config.name)
+    report, elsewhere = newest_report(settings.reports_dir, values, lambda: place_of(settings, vault))
+    return [*_first_phase(settings, config, values, report, elsewhere), *_second_phase(settings, report),
             *_third_phase(settings, report)]  # fmt: skip
 
 
-def newest_report(folder: Path, here: Callable[[], Place]) -> tuple[dict[str, Any], str]:
-    """The last benchmark's JSON that was made `here`, and ""; where there is none, {} and what stands in its way."""
+def newest_report(folder: Path, present: Mapping[str, Any], here: Callable[[], Place]) -> tuple[dict[str, Any], str]:
+    """The last benchmark's JSON that was made `here` with these values of config.py, or that proposed them, and ""; where
+    there is none, {} and what stands in its way."""
+    now = json.loads(json.dumps(present))
     place: Place | None = None
     elsewhere = ""
     for path in sorted(folder.glob("bench-*.json"), reverse=True):
@@ -53,6 +56,7 @@ def newest_report(folder: Path, here: Callable[[], Place]) -> tuple[dict[str, An
             found = json.loads(path.read_text(encoding="utf-8"))
             made, kept = found["made"], found.get("place")
             then = Place(**kept) if kept else None
+            fits = now in (found["present"], found["present"] | found["proposal"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a broken report is no report
         try:
@@ -60,19 +64,25 @@ def newest_report(folder: Path, here: Callable[[], Place]) -> tuple[dict[str, An
         except VaultvecError as error:
             return {}, f"not known ({error})"
         differs = then.differences(place) if then else "it does not say of which vault"
-        if not differs:
+        if not differs and fits:
             return found, ""
-        elsewhere = elsewhere or f"not yet (the measurement of {made} is of another place: {differs})"
+        of = f"another place: {differs}" if differs else "other settings"
+        elsewhere = elsewhere or f"not yet (the measurement of {made} is of {of})"
     return {}, elsewhere
 
 
-def _first_phase(settings: Settings, config: Path, report: dict[str, Any], elsewhere: str) -> list[Step]:
+def _first_phase(
+    settings: Settings, config: Path, values: Mapping[str, Any], report: dict[str, Any], elsewhere: str
+) -> list[Step]:
     phase = "1 · settings (the guide: 5 minutes, 3-5x)"
-    values = read_values(read_text(config).text, config.name)
     proposal = report.get("proposal")
     holds = proposal is not None and all(values.get(key) == value for key, value in proposal.items())
     guide = sum(values.get(key) == value for key, value in GUIDE_VALUES.items())
-    gain = f"the tuned settings are {report['gain']:.2f}x the present ones" if report.get("gain") else ""
+    gain = ""
+    if report.get("gain"):
+        times = f"{report['gain']:.2f}x"
+        gain = f"they are {times} those before" if holds else f"the tuned settings are {times} the present ones"
+    backed_up = config.with_name(BACKUP).is_file()
     if proposal == {}:
         gain = "the last run proposes none but those that config.py has"
     measured = bool(report) and settings.vault_path is not None
@@ -80,7 +90,7 @@ def _first_phase(settings: Settings, config: Path, report: dict[str, Any], elsew
     return [
         Step(phase, "measure this machine on your notes", measured, made,
              "" if measured else f"python embedding_speed_fix.py 1{_which(settings)}"),
-        Step(phase, "back up config.py", config.with_name(BACKUP).is_file(), "", "made by the first apply"),
+        Step(phase, "back up config.py", backed_up, "", "" if backed_up else "made by the first apply"),
         Step(phase, f"apply the settings ({guide} of {len(GUIDE_VALUES)} stand at the guide's value)",
              holds and bool(proposal or guide), gain, "" if holds else "python config_optimizer.py 2"),
     ]  # fmt: skip
