@@ -133,7 +133,7 @@ def _index_again(settings: Settings, vault: Path) -> str:
         index_vault(settings, vault, hooks=Hooks(engines=FakeEngines()), accept_deletions=True, full=True)
     except LedgerError as error:
         return str(error)
-    found = examine_index(current_index(settings, vault), lambda model: FakeEngines()(settings, model, Path()))
+    found = examine_index(current_index(settings, vault), lambda model, _: FakeEngines()(settings, model, Path()))
     return "; ".join(finding.text for finding in found if finding.level == "wrong")
 
 
