@@ -117,7 +117,10 @@ def show(args: argparse.Namespace, setup: Setup) -> int:
     elif found:
         text = f"{NOT_MEASURED} (the measurement of {found.made} is of another place: {found.differs}); {MEASURE}"
     if args.json:
-        result = {"measured": found.made if found and holds else None, "decisions": [as_row(row) for row in rows]}
+        result: dict[str, Any] = {
+            "measured": found.made if found and holds else None,
+            "decisions": [as_row(row) for row in rows],
+        }
         if found and found.differs:
             result["elsewhere"] = {"measured": found.made, "differs": found.differs}
         print(json.dumps(result, indent=1, ensure_ascii=False))

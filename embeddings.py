@@ -169,9 +169,10 @@ class EmbeddingModel:
             prompt="",  # our prefix is in place: the model's default prompt must not come on top
             batch_size=batch_size, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False,
         )  # fmt: skip
-        vectors = np.asarray(rows, dtype=np.float32)
+        vectors: Vectors = np.asarray(rows, dtype=np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # a GPU may have made them in half precision
-        return vectors / np.maximum(norms, np.float32(1e-12))
+        vectors /= np.maximum(norms, np.float32(1e-12))
+        return vectors
 
 
 def _slices(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -14,9 +14,10 @@ def line_chart(
 ) -> str:
     """One panel. `ideal`: also the straight line from zero through the first point."""
     most_x, most_y = max(x for x, _ in points), 1.15 * max(y for _, y in points)
-    at = lambda x, y: (  # noqa: E731
-        LEFT + x / most_x * (WIDTH - LEFT - 18), HEIGHT - BOTTOM - y / most_y * (HEIGHT - BOTTOM - TOP)
-    )  # fmt: skip
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return LEFT + x / most_x * (WIDTH - LEFT - 18), HEIGHT - BOTTOM - y / most_y * (HEIGHT - BOTTOM - TOP)
+
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'font-family="sans-serif" font-size="11" fill="{INK}">',

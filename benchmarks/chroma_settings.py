@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for documents in (True, False):
                 rows.append(measure(vectors, texts if documents else None, batch, threshold))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    result = {"environment": environment(), "rows": rows}
-    path = args.out or REPOSITORY / "benchmarks" / "results" / f"chroma-{result['environment']['commit']}.json"
+    head = environment()
+    result = {"environment": head, "rows": rows}
+    path = args.out or REPOSITORY / "benchmarks" / "results" / f"chroma-{head['commit']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(report(rows))

@@ -77,7 +77,7 @@ def stages(bench: Bench) -> dict[str, float]:
 def operations(bench: Bench) -> dict[str, Any]:
     """Which operations the device's time goes to, by torch's profiler, over ready token ids; and the share of the time
     without the profiler in which a kernel was at work."""
-    from torch.autograd import DeviceType
+    from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch does not say so
     from torch.profiler import ProfilerActivity, profile
 
     gpu = bench.device == "cuda"

@@ -66,8 +66,8 @@ def make_texts(vault: Path, out: Path) -> int:
             texts.update((chunk.text, None) for chunk in chunker.chunk(read_note(file)[1]))
         except VaultvecError as error:
             say(f"left out: {error}")
-    with gzip.GzipFile(out, "wb", mtime=0) as file:
-        file.write("".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts).encode())
+    with gzip.GzipFile(out, "wb", mtime=0) as packed:
+        packed.write("".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts).encode())
     return len(texts)
 
 

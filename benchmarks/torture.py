@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
@@ -32,6 +33,7 @@ from made_vault import update_vault, write_vault
 
 from vaultvec.chroma_folder import discard
 from vaultvec.chunks import Chunker, ChunkLimits
+from vaultvec.datatypes import Chunk, Note
 from vaultvec.engines import load_tokenizer
 from vaultvec.errors import BatchTooLarge, LedgerError, VaultError, VaultvecError
 from vaultvec.index import current_index
@@ -70,7 +72,7 @@ def torture_kills(tally: Tally, folder: Path, rng: random.Random, seconds: float
     while time.monotonic() < deadline:
         scene = scenes[number % len(scenes)]
         data = folder / f"data {number}"
-        tally.attempt(f"kills survived, {scene.work}", lambda s=scene, d=data: int(kill_once(s, d, rng.random())))
+        tally.attempt(f"kills survived, {scene.work}", partial(kill_once, scene, data, rng.random()))
         number += 1
 
 
@@ -82,7 +84,7 @@ def torture_edits(tally: Tally, folder: Path, rng: random.Random, seconds: float
             [(rng.choice(EDITS), rng.randrange(1000), rng.randrange(1000)) for _ in range(rng.randint(1, 12))]
             for _ in range(4)
         ]
-        tally.attempt("edits applied", lambda n=number, r=rounds: check_rounds(folder / f"edits {n}", r))
+        tally.attempt("edits applied", partial(check_rounds, folder / f"edits {number}", rounds))
         number += 1
 
 
@@ -95,9 +97,7 @@ def torture_faults(tally: Tally, folder: Path, rng: random.Random, seconds: floa
     while time.monotonic() < deadline:
         number += 1
         fault = (_damage_pages, _cut_short, _lose_chroma, _starve)[number % 4]
-        tally.attempt(
-            f"faults injected, {fault.__name__[1:]}", lambda f=fault: _fault(f, settings.data_dir, vault, rng)
-        )
+        tally.attempt(f"faults injected, {fault.__name__[1:]}", partial(_fault, fault, settings.data_dir, vault, rng))
 
 
 def _fault(inject: Callable[[Path, random.Random], FakeEngines], data: Path, vault: Path, rng: random.Random) -> int:
@@ -220,8 +220,13 @@ def torture_inputs(tally: Tally, _: Path, rng: random.Random, seconds: float) ->
         chunker = Chunker(chunkers[name], ChunkLimits(size, rng.randint(0, size), resolve(name).max_tokens))
         chunks = chunker.chunk(note)
         slowest = max(slowest, time.perf_counter() - began)
-        tally.attempt("inputs fuzzed", lambda c=chunker, n=note, k=chunks: check_chunks(c, n, k) or 1)
+        tally.attempt("inputs fuzzed", partial(_checked, chunker, note, chunks))
     tally.done["slowest note, ms"] = round(1000 * slowest)
+
+
+def _checked(chunker: Chunker, note: Note, chunks: list[Chunk]) -> int:
+    check_chunks(chunker, note, chunks)
+    return 1
 
 
 SHARES = {torture_kills: 0.5, torture_edits: 0.2, torture_faults: 0.2, torture_inputs: 0.1}

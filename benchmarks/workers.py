@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for times in args.times:
             grow_vault(vault, Path(folder) / str(times), times)
             rows += measure(Path(folder) / str(times), spec, args.workers, args.rounds)
-    result = {"environment": environment(), "vault": vault.name, "rows": rows}
-    path = args.out or REPOSITORY / "benchmarks" / "results" / f"workers-{result['environment']['commit']}.json"
+    head = environment()
+    result = {"environment": head, "vault": vault.name, "rows": rows}
+    path = args.out or REPOSITORY / "benchmarks" / "results" / f"workers-{head['commit']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     lines = [

@@ -44,11 +44,11 @@ def _check_nothing_lost(note: Note, chunks: list[Chunk]) -> None:
     bodies = squeeze("".join(chunk.text[chunk.context :] for chunk in chunks))
     texts = {squeeze(chunk.text) for chunk in chunks}
     lines = note.body.split("\n")
-    special = {}
-    for line, _, text in headings(note.body):
-        special[line] = text
-        if not lines[line].lstrip().startswith("#"):
-            special[line + 1] = ""  # the underline
+    special: dict[int, str] = {}
+    for number, _, text in headings(note.body):
+        special[number] = text
+        if not lines[number].lstrip().startswith("#"):
+            special[number + 1] = ""  # the underline
     position = 0
     for number, line in enumerate(lines):
         wanted = squeeze(special.get(number, line))

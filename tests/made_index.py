@@ -78,10 +78,11 @@ class MadeIndex:
         with Ledger(self.path) as ledger:
             ledger.delete_notes([path])
 
-    def searcher(self) -> Searcher:
-        """A warm index over what was put in."""
+    def searcher(self, asked: str = "") -> Searcher:
+        """A warm index over what was put in. `asked`: EMBEDDING_MODEL."""
         slots = [
             ModelSlot(row, spec, DIM, WordEngine)  # type: ignore[arg-type]
             for row, spec in zip(self.rows, self.specs, strict=True)
         ]
-        return Searcher(Ledger(self.path, readonly=True), slots, self.folder / "My vault", backend="exact")
+        ledger = Ledger(self.path, readonly=True)
+        return Searcher(ledger, slots, self.folder / "My vault", backend="exact", asked=asked)

@@ -361,7 +361,7 @@ def test_the_batch_of_2000_fits_the_memory_and_says_its_true_size() -> None:
     assert ways.safe_count(1) == 2000
     assert ways.safe_count(10**9) == 1
     assert ways.literal_note(2000, 5000) == "2000 texts at once"
-    assert ways.literal_note(2000, 48) == "48 texts at once, all that were sampled"
+    assert ways.literal_note(2000, 48) == "48 texts at once, all that were timed"
     assert ways.literal_note(300, 5000) == "300 texts at once, what memory safely holds"
 
 

@@ -17,6 +17,8 @@ from vaultvec.ledger import Ledger
 from vaultvec.models import L6, USE, resolve
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.settings import Settings
+from vaultvec.status import read_status
+from vaultvec.terminal.summaries import print_status
 
 ENGLISH = "Roses are pruned in late winter, before the buds swell, with a clean and sharp blade."
 KOREAN = "장미는 새순이 트기 전인 늦겨울에 깨끗하고 잘 드는 가위로 가지를 자른다."
@@ -90,6 +92,24 @@ def test_an_index_of_one_model_is_told_from_one_of_both(tmp_path: Path, vault: P
         assert f"{USE} + {L6}" in difference_line(both, vault, ledger)
 
 
+def test_what_is_also_kept_says_whose_vectors_it_holds(
+    tmp_path: Path, vault: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both, one = (fake_settings(tmp_path / "data", embedding_model=name) for name in ("mixed", L6))
+    index(both, vault)
+    index(one, vault)
+    status = read_status(one, vault)
+    (kept,) = status.other_indexes
+    assert kept.models == f"{USE} + {L6}"
+    assert status.as_dict()["other_indexes"] == [{"name": kept.name, "bytes": kept.bytes, "models": kept.models}]
+    print_status(status)
+    shown = capsys.readouterr()
+    assert f"({USE} + {L6})" in shown.out
+    assert "to free its space, delete that folder" in shown.err
+    (Path(status.folder).parent / kept.name / "ledger.sqlite3").unlink()
+    assert read_status(one, vault).other_indexes[0].models == ""
+
+
 def test_a_server_runs_one_model() -> None:
     with pytest.raises(SettingsError, match=r'"mixed".*by name'):
         server_model(Settings(engine="openai", embedding_model="mixed"))
@@ -106,6 +126,13 @@ def test_a_query_that_the_model_cannot_read_names_what_would(tmp_path: Path, que
     remarks = searcher.search(query).remarks
     searcher.close()
     assert any(f"EMBEDDING_MODEL {advised}" in remark for remark in remarks), remarks
+    searcher = made.searcher("mixed")
+    (remark,) = searcher.search(query).remarks
+    searcher.close()
+    if "mixed" in advised:  # config.py has it: only the index is still to be made
+        assert remark.endswith("To search in it by meaning, run: python main.py index")
+    else:
+        assert advised in remark
 
 
 def test_notes_that_no_model_of_ours_reads_are_not_sent_round_in_a_circle() -> None:

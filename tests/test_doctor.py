@@ -16,6 +16,7 @@ from fake_engine import FakeEngines, fake_settings
 from made_vault import write_vault
 
 import main
+from vaultvec import machine
 from vaultvec.doctor import _fit, examine
 from vaultvec.engines import resolve_model
 from vaultvec.engines.base import Engine
@@ -200,15 +201,35 @@ def test_int8_of_an_earlier_version_is_told_and_not_held_against_the_model(patie
 def test_vectors_are_made_again_in_the_precision_of_the_index(patient: Patient, made: str) -> None:
     """What config.py asks for of the next index is no fault of this one."""
     patient.change(f"UPDATE models SET fingerprint = '{resolve(L6).fingerprint(made)}'")
-    asked: list[str] = []
+    asked: list[tuple[str, str]] = []
 
     def engines(settings: Settings, *args: Any) -> Engine:
-        asked.append(settings.precision)
+        asked.append((settings.precision, settings.engine))
         return FakeEngines()(settings, *args)
 
     for precision in ("auto", "int8"):
-        examine(replace(patient.settings, precision=precision), patient.vault, CONFIG, engines)
-    assert asked == (["int8", "int8"] if made == "int8" else ["auto", "auto"])
+        examine(replace(patient.settings, precision=precision, engine="torch"), patient.vault, CONFIG, engines)
+    assert asked == 2 * [("int8", "openvino") if made == "int8" else ("auto", "torch")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "level", "says"),
+    [
+        ("avx2 avx512_bf16 avx512_vnni", "auto", "ok", "AVX-512 with bf16"),
+        ("avx2 avx512_vnni", "auto", "ok", "int8 (VNNI) would be about twice as fast"),
+        ("avx2", "auto", "ok", "no bf16 and no VNNI"),
+        ("avx2", "int8", "note", 'PRECISION = "int8" is no faster here than "auto"'),
+        ("avx2 avx_vnni", "int8", "ok", "runs in int8, as PRECISION says"),
+        ("sse2", "auto", "note", "no AVX2"),
+    ],
+)
+def test_what_the_processor_is_told_to_run_in(
+    monkeypatch: pytest.MonkeyPatch, flags: str, precision: str, level: str, says: str
+) -> None:
+    monkeypatch.setattr(machine, "_cpu_flags", lambda: frozenset(flags.split()))
+    (finding,) = machine.processor(precision)
+    assert finding.level == level
+    assert says in finding.text
 
 
 def test_an_index_whose_vectors_another_one_gave_is_not_told_apart(patient: Patient) -> None:

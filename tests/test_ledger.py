@@ -171,6 +171,16 @@ def test_two_models_keep_their_texts_and_rows_apart(ledger: Ledger) -> None:
     assert (ledger.outbox_size(MODEL.id), ledger.outbox_size(second.id)) == (0, 1)
 
 
+def test_a_text_that_is_new_to_either_model_is_a_new_one(ledger: Ledger) -> None:
+    """Each knows what the other does not: none of the two is one that was there."""
+    second = ModelRow(ledger.register_model("second-8", "second", 8), "second-8", 8)
+    ledger.save_vectors(MODEL.id, [content_hash("one")], unit(1)[None])
+    ledger.save_vectors(second.id, [content_hash("two")], unit(2)[None])
+    file, note, chunks = note_of("a.md", "one", "two", "two")
+    assert ledger.apply_note(file, b"d", note, chunks, [MODEL, second]) == 2
+    assert ledger.apply_note(*(file, b"e", note, chunks, [MODEL, second])) == 0, "they wait already"
+
+
 def test_a_note_to_be_read_again_is_not_taken_for_unchanged(ledger: Ledger) -> None:
     put(ledger, "a.md", "one")
     put(ledger, "b.md", "two")

@@ -19,7 +19,8 @@ USED = resolve(L6).name
 
 def report(speed: float, engine: str = "openvino", **more: Any) -> dict[str, Any]:
     rows = [{"key": "one", "texts_per_second": 1.0}, {"key": "present", "texts_per_second": speed}]
-    return {"model": USED, "engine": engine, "rows": rows, "models": [], **more}
+    made_by = {"engine": engine, "precision": "fp32", "device": "cpu"}
+    return {"model": USED, **made_by, "rows": rows, "models": [], **more}
 
 
 def listed(data: Path, *reports: Any) -> dict[str, tuple[float | None, float | None]]:
@@ -41,6 +42,15 @@ def test_a_thorough_benchmark_measures_more_and_a_later_one_keeps_it(tmp_path: P
     ]
     rows = listed(tmp_path, report(70.0, models=models), report(71.5))
     assert (rows[USED], rows[L12]) == ((71.5, 1.0), (35.0, 0.7))
+
+
+def test_a_speed_says_what_it_was_measured_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = [{"name": L12, "texts_per_second": 35.0, "agreement": 0.7, "measured_with": "openvino int8 cpu"}]
+    listed(tmp_path, report(71.5, models=models))
+    print_models(list_models(Settings(data_dir=tmp_path)))
+    shown = capsys.readouterr().out
+    assert "71.5 (openvino fp32 cpu)" in shown
+    assert "35.0 (openvino int8 cpu)" in shown
 
 
 def test_a_servers_speed_and_a_broken_report_say_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from vaultvec.engines.openvino_runtime import capabilities, check_key
 from vaultvec.engines.packing import packed_inputs
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, prepare_facts, prepare_graph
-from vaultvec.engines.reference import load_reference
+from vaultvec.engines.reference import _near, load_reference
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 from vaultvec.fitting import query_precision
@@ -290,6 +290,20 @@ def test_an_unknown_model_is_one_line_with_a_way_out(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("mixd", ' (did you mean "mixed"?)'),
+        ("all-MiniLM-L6", ' (did you mean "all-MiniLM-L6-v2"?)'),
+        ("intfloat/multilingal-e5-small", ' (did you mean "intfloat/multilingual-e5-small"?)'),
+        ("BAAI/bge-m3", ""),
+        ("nobody/nothing", ""),
+    ],
+)
+def test_a_slip_in_a_models_name_is_told_with_what_was_meant(name: str, meant: str) -> None:
+    assert _near(name) == meant
+
+
 def test_the_first_run_of_a_bundled_model_needs_neither_torch_nor_network(tmp_path: Path) -> None:
     code = """
 import socket, sys
@@ -365,7 +379,22 @@ def test_an_int8_index_of_an_earlier_version_answers_until_there_is_a_new_one(
      ("fp32", "full", "fp32"), ("fp32", "int8", "fp32")],
 )  # fmt: skip
 def test_the_precision_of_a_query(asked: str, made: str, taken: str) -> None:
-    assert query_precision(asked, resolve(L6).fingerprint(made)) == taken
+    fingerprint = resolve(L6).fingerprint(made)
+    assert query_precision(asked, fingerprint, "openvino") == taken
+    assert query_precision(asked, fingerprint, "torch") == ("auto" if taken == "int8" else taken)  # it has no int8
+
+
+def test_an_int8_index_answers_where_the_engine_has_no_int8(tiny_bert: Path, tmp_path: Path) -> None:
+    vault, settings = tmp_path / "vault", Settings(tmp_path, tmp_path / "data", engine="openvino", workers=0)
+    settings = replace(settings, embedding_model=str(tiny_bert), precision="int8")
+    vault.mkdir()
+    (vault / "a.md").write_text("bread with butter", encoding="utf-8")
+    index_vault(settings, vault)
+    searcher = open_searcher(replace(settings, engine="torch"), vault)
+    try:
+        assert searcher.search("bread", mode="semantic").results[0].path == "a.md"
+    finally:
+        searcher.close()
 
 
 # ── precision and memory ─────────────────────────────────────────────────────────────────────────────────────────────

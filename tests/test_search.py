@@ -254,6 +254,19 @@ def test_a_phrase_is_required_in_every_mode(searcher: Searcher) -> None:
     assert paths(searcher, '"bud outward"') == []
 
 
+def test_a_phrase_that_stands_nowhere_is_words_where_others_stand_beside_it(searcher: Searcher) -> None:
+    answer = searcher.search('what grows an "bud outward" in march')
+    assert answer.results[0].path == "Garden/Roses.md"
+    assert answer.remarks == (
+        "no passage holds what stands in quotation marks as it is written, so its words were searched for",
+    )
+    alone = searcher.search('"bud outward"')
+    assert alone.results == []
+    assert any("without the marks its words are searched for" in remark for remark in alone.remarks)
+    found = searcher.search('roses "outward bud"', filters=Filters(folder="Music"))
+    assert (found.results, found.remarks) == ([], ()), "a phrase that stands elsewhere stays required"
+
+
 def test_a_korean_phrase_may_be_followed_by_a_particle(searcher: Searcher) -> None:
     assert paths(searcher, '"늦게 돌려주면 예약"') == ["독서/도서관 앱.md"]
     assert paths(searcher, "“책을 늦게”") == ["독서/도서관 앱.md"]
@@ -487,6 +500,8 @@ def test_related_notes(index: MadeIndex) -> None:
     assert searcher.related("Garden/Basil.md")[0].path == searcher.related("Basil")[0].path
     with pytest.raises(QueryError, match=r"there is no note 'Basl'.*nearest: .*Basil"):
         searcher.related("Basl")
+    with pytest.raises(QueryError, match=r"nearest: Cello 🎻$"):  # and not its path, too
+        searcher.related("Cello")
     searcher.close()
 
 

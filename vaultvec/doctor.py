@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from vaultvec.engines import create_engine, is_ready, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
 from vaultvec.findings import Finding, told
-from vaultvec.fitting import difference_line, excluded_line, own_precision
+from vaultvec.fitting import difference_line, excluded_line, for_own_vectors
 from vaultvec.index import current_index, exclusions_of, writer_lock
 from vaultvec.integrity import BUSY, examine_index
 from vaultvec.ledger import Ledger
@@ -48,7 +47,7 @@ def examine(settings: Settings, vault: Path | None, config: Path, engines: Engin
     found += told("config.py", partial(_config, config))
     topic = "server" if settings.server else "weights"
     found += told(topic, partial(_weights, settings, vault, engines))
-    found += told("processor", processor)
+    found += told("processor", partial(processor, settings.precision))
     found += told("GPU", gpu)
     found += told("memory", memory)
     found += told("data folder", partial(_data_folder, settings))
@@ -233,8 +232,7 @@ def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Findin
 
     def load(model: ModelSpec, fingerprint: str) -> Engine:
         ready = model if settings.server else resolve_model(model, settings.models_dir)
-        same = replace(settings, precision=own_precision(settings.precision, fingerprint))
-        return engines(same, ready, settings.models_dir, lambda _: None)
+        return engines(for_own_vectors(settings, fingerprint), ready, settings.models_dir, lambda _: None)
 
     try:
         with writer_lock(folder.parent):

@@ -6,6 +6,7 @@ import json
 import os
 import unicodedata
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -55,15 +56,19 @@ def is_former(model: ModelSpec, fingerprint: str) -> bool:
     return fingerprint == model.former_int8 != model.fingerprint("int8")
 
 
-def query_precision(wanted: str, fingerprint: str) -> str:
+def query_precision(wanted: str, fingerprint: str, engine: str = "") -> str:
     """PRECISION for the queries of the index with this fingerprint. What config.py asks for of a new index (int8, or a
-    half that this machine may not have) ends no search of this one."""
+    half that this machine may not have) ends no search of this one; nor does an `engine` without int8."""
+    if wanted == "int8" and engine == "torch":
+        return "auto"
     return wanted if wanted in ("auto", "fp32", class_of(fingerprint)) else "auto"
 
 
-def own_precision(wanted: str, fingerprint: str) -> str:
-    """PRECISION that gives the vectors of this index once more."""
-    return "int8" if class_of(fingerprint) == "int8" else query_precision(wanted, fingerprint)
+def for_own_vectors(settings: Settings, fingerprint: str) -> Settings:
+    """The settings that give the vectors of this index once more; only OpenVINO has int8."""
+    if class_of(fingerprint) == "int8" and not settings.server:
+        return replace(settings, precision="int8", engine="openvino")
+    return replace(settings, precision=query_precision(settings.precision, fingerprint))
 
 
 def made_by_server(settings: Settings, ledger: Ledger) -> str | None:

@@ -104,6 +104,7 @@ class KeywordQuery:
     phrase: str = ""  # all of the query as it stands; "" when it is long or has no word
     names: tuple[str, ...] = ()  # the query without the particle and the words of a question that follow a Korean title
     cut: bool = False  # whether there were more than MAX_QUERY_TERMS terms
+    beside: bool = False  # whether words stand beside the phrases, which may only stress then
 
 
 _PART = re.compile(r'(-?)"([^"]+)"|(?:(?<=\s)|^)-(?![a-zA-Z](?:\s|$))([^\s"-][^\s"]*)|([^\s"]+)')
@@ -136,7 +137,8 @@ def parse_query(query: str, exclude: Sequence[str] = ()) -> KeywordQuery:
     required = " AND ".join(filter(None, map(_phrase, phrases)))
     whole = "" if cut or len(words) > MAX_QUERY_TERMS else _phrase(text)
     names = () if cut else _names(words, stop)
-    return KeywordQuery(text, tuple(terms), required, tuple(filter(None, map(_phrase, excluded))), whole, names, cut)
+    without = tuple(filter(None, map(_phrase, excluded)))
+    return KeywordQuery(text, tuple(terms), required, without, whole, names, cut, len(words) > len(phrases))
 
 
 def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]:

@@ -173,20 +173,20 @@ class Ledger(Queues):
             )  # fmt: skip
             terms = _terms(chunk.slot, names, chunk.heading, chunk.text[chunk.context :])
             self.db.execute(INSERT_KEYWORDS, (cursor.lastrowid, *terms))
-        return max((self._enqueue(model, note.path, chunks, hashes) for model in models), default=0)
+        return len(set().union(*(self._enqueue(model, note.path, chunks, hashes) for model in models)))
 
-    def _enqueue(self, model: ModelRow, path: str, chunks: Sequence[Chunk], hashes: Sequence[bytes]) -> int:
-        """Known texts go to the outbox, new ones to pending."""
+    def _enqueue(self, model: ModelRow, path: str, chunks: Sequence[Chunk], hashes: Sequence[bytes]) -> set[bytes]:
+        """Known texts go to the outbox, new ones to pending. Returns the hashes that were not pending before."""
         wanted = [i for i, chunk in enumerate(chunks) if model.accepts is None or model.accepts(chunk.text)]
         known = self._known(model, [hashes[i] for i in wanted])
         new = [i for i in wanted if hashes[i] not in known]
         ids = model.encode([chunks[i].text for i in new]) if model.encode else [chunks[i].token_ids for i in new]
-        before = self.db.total_changes
-        self.db.executemany(
-            "INSERT OR IGNORE INTO pending(model, hash, token_ids) VALUES(?,?,?)",
-            [(model.id, hashes[i], row.astype(np.int32).tobytes()) for i, row in zip(new, ids, strict=True)],
-        )
-        added = self.db.total_changes - before
+        insert = "INSERT OR IGNORE INTO pending(model, hash, token_ids) VALUES(?,?,?)"
+        added = {
+            hashes[i]
+            for i, row in zip(new, ids, strict=True)
+            if self.db.execute(insert, (model.id, hashes[i], row.astype(np.int32).tobytes())).rowcount > 0
+        }
         self._to_outbox(model.id, [chunk_id(path, chunks[i].slot) for i in wanted if hashes[i] in known])
         return added
 

@@ -15,17 +15,22 @@ from vaultvec.findings import Finding
 LEAST_MEMORY = 1 << 30  # bytes: a model, its batches and Chroma
 
 
-def processor() -> Iterator[Finding]:
-    """Which precision it runs in."""
+def processor(precision: str = "auto") -> Iterator[Finding]:
+    """Which precision it runs in, and whether the one that config.py names suits it."""
     flags = _cpu_flags()
+    vnni = "avx512_vnni" in flags or "avx_vnni" in flags
     if not flags:
         yield Finding("note", "processor", f"{platform.machine()}: its instruction set is not told here")
+    elif precision == "int8" and not vnni and "avx2" in flags:
+        yield Finding("note", "processor", 'no VNNI: PRECISION = "int8" is no faster here than "auto" and less exact')
+    elif precision != "auto":
+        yield Finding("ok", "processor", f"runs in {precision}, as PRECISION says")
     elif "amx_bf16" in flags or "avx512_bf16" in flags or "bf16" in flags:
         unit = "AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else "Arm"
         yield Finding(
             "ok", "processor", f"{unit} with bf16: PRECISION = auto runs in bf16, about twice as fast as fp32"
         )
-    elif "avx512_vnni" in flags or "avx_vnni" in flags:
+    elif vnni:
         yield Finding(
             "ok",
             "processor",

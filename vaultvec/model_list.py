@@ -11,12 +11,12 @@ from vaultvec.settings import Settings
 
 
 def list_models(settings: Settings) -> list[dict[str, Any]]:
-    """A row a model: name, languages, dim, max_tokens, size_mb, here, texts_per_second, agreement, remark."""
+    """A row a model: name, languages, dim, max_tokens, size_mb, here, texts_per_second, measured_with, agreement, remark."""
     measured = _measured(settings)
     return [_row(spec, settings, measured.get(spec.name, {})) for spec in CATALOGUE]
 
 
-def _row(spec: ModelSpec, settings: Settings, measured: dict[str, float]) -> dict[str, Any]:
+def _row(spec: ModelSpec, settings: Settings, measured: dict[str, Any]) -> dict[str, Any]:
     languages = "many" if MULTILINGUAL in spec.languages else " ".join(spec.languages)  # the remark says how many
     return {
         "name": spec.name,
@@ -26,6 +26,7 @@ def _row(spec: ModelSpec, settings: Settings, measured: dict[str, float]) -> dic
         "size_mb": spec.size_mb,
         "here": _here(spec, settings),
         "texts_per_second": measured.get("texts_per_second"),
+        "measured_with": measured.get("measured_with", ""),
         "agreement": measured.get("agreement"),
         "remark": spec.remark,
     }
@@ -40,19 +41,20 @@ def _here(spec: ModelSpec, settings: Settings) -> str:
     return ""
 
 
-def _measured(settings: Settings) -> dict[str, dict[str, float]]:
-    """Speed and top-10 agreement with all-MiniLM-L6-v2, of each model from the newest benchmark that measured it.
+def _measured(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Speed, what it was measured with, and top-10 agreement with all-MiniLM-L6-v2, of each model from the newest benchmark
+    that measured it.
 
     Every benchmark measures the model in use, a thorough one the guide's models too.
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for path in sorted(settings.reports_dir.glob("*.json")):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
             used = {row["key"]: row["texts_per_second"] for row in report.get("rows", [])}.get("present")
             if used and report["engine"] not in SERVERS:  # a server's speed is not this program's
-                name = report["model"]
-                found[name] = {**found.get(name, {}), "texts_per_second": used}
+                name, made_by = report["model"], f"{report['engine']} {report['precision']} {report['device']}"
+                found[name] = {**found.get(name, {}), "texts_per_second": used, "measured_with": made_by}
             found.update({row["name"]: row for row in report.get("models", [])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a broken report is no report

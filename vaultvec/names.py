@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -31,7 +31,11 @@ def find_note(notes: Collection[NoteRow], name: str) -> NoteRow:
         if found:
             paths = ", ".join(note.path for note in found[:5])
             raise QueryError(f"{name!r} names {len(found)} notes; give the path: {paths}")
-    known = (known for note in notes for known in (note.path, PurePosixPath(note.path).stem, note.title, *note.aliases))
+    known = {
+        known: note.path
+        for note in notes
+        for known in (note.path, PurePosixPath(note.path).stem, note.title, *note.aliases)
+    }
     raise QueryError(f"there is no note {name!r} in the index{nearest_names(name, known)}")
 
 
@@ -76,14 +80,18 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
-def nearest_names(name: str, known: Iterable[str]) -> str:
-    """ "; nearest: a, b, c", or "" when nothing is near. Names that hold the wanted one come before similar ones."""
+def nearest_names(name: str, known: Mapping[str, str] | Iterable[str]) -> str:
+    """ "; nearest: a, b, c", or "" when nothing is near. Names that hold the wanted one come before similar ones; of several
+    that a mapping says are of one note, the nearest."""
     wanted = folded(name).strip("/")
+    owners = known if isinstance(known, Mapping) else {}
     by_fold = {folded(text): text for text in known}
     holding = sorted((fold for fold in by_fold if wanted and wanted in fold), key=len)
     similar = difflib.get_close_matches(wanted, list(by_fold)[:MOST_COMPARED], n=3, cutoff=0.5)
-    near = list(dict.fromkeys(by_fold[fold] for fold in [*holding[:3], *similar]))[:3]
-    return f"; nearest: {', '.join(near)}" if near else ""
+    near: dict[str, str] = {}
+    for text in (by_fold[fold] for fold in [*holding, *similar]):
+        near.setdefault(owners.get(text, text), text)
+    return f"; nearest: {', '.join(list(near.values())[:3])}" if near else ""
 
 
 def vault_root(folder: Path) -> tuple[Path, str]:

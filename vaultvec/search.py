@@ -68,11 +68,13 @@ class Searcher:
         *,
         backend: str = "auto",
         chroma: Path | None = None,
+        asked: str = "",
     ) -> None:
-        """`backend`: "auto", "exact" or "chroma", whose folder is `chroma`."""
+        """`backend`: "auto", "exact" or "chroma", whose folder is `chroma`. `asked`: EMBEDDING_MODEL as config.py has it now."""
         self.ledger = ledger
         self.semantic = SemanticIndex(ledger, models, backend, chroma)
         self.words = WordIndex(ledger)
+        self._asked = asked
         self._root, self._prefix = vault_root(vault)
         self._version = -1
         self._next_refresh = 0.0
@@ -103,6 +105,7 @@ class Searcher:
         vectors = self._embed(parsed, language, mode, remarks) if mode != "keyword" and parsed.terms else []
         with self.ledger.snapshot():
             self._refresh()
+            parsed = self._with_phrases(parsed, remarks)
             usable = self._usable(parsed, filters)
             if not parsed.terms:
                 return Answer(self._literal(parsed, usable, k, per_note, remarks), tuple(remarks))
@@ -133,6 +136,17 @@ class Searcher:
         self.words.refresh(self._table)
         now = time.monotonic()
         self._next_refresh = now + REFRESH_SHARE * (now - began)
+
+    def _with_phrases(self, query: KeywordQuery, remarks: list[str]) -> KeywordQuery:
+        """The query as it can be answered: phrases that stand nowhere are only words where others stand beside them."""
+        if not query.required or self.words.holding(query.required).any():
+            return query
+        nowhere = "no passage holds what stands in quotation marks as it is written"
+        if not query.beside:
+            remarks.append(f"{nowhere}; without the marks its words are searched for")
+            return query
+        remarks.append(f"{nowhere}, so its words were searched for")
+        return replace(query, required="")
 
     def _usable(self, query: KeywordQuery, filters: Filters) -> NDArray[np.bool_] | None:
         """Which rows of the chunk table pass the filters, hold the phrases and none of the excluded words; None: all."""
@@ -166,10 +180,12 @@ class Searcher:
         if not readers and self.semantic.models:
             names = ", ".join(slot.spec.name for slot in self.semantic.models)
             instead = "try --mode keyword" if mode == "semantic" else "results rest on its words alone"
-            better = f'= "{MIXED}"' if knows(resolve(USE), language) else "to a model that knows it"
+            both = knows(resolve(USE), language)
+            better = f'= "{MIXED}"' if both else "to a model that knows it"
+            change = "" if both and self._asked == MIXED else f"set EMBEDDING_MODEL {better} in config.py and "
             remarks.append(
-                f"{names} does not know the language of this query ({language}); {instead}. To search in it by meaning, set "
-                f"EMBEDDING_MODEL {better} in config.py and run: python main.py index"
+                f"{names} does not know the language of this query ({language}); {instead}. To search in it by meaning, "
+                f"{change}run: python main.py index"
             )
         return [(slot, self.semantic.embed(slot, query.text)) for slot in readers]
 

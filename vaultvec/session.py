@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from vaultvec.engines import create_engine, resolve_model
+from vaultvec.engines import choose_engine, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
 from vaultvec.fitting import made_by_server, query_precision
@@ -33,7 +33,10 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
     except BaseException:
         ledger.close()
         raise
-    return Searcher(ledger, slots, vault, backend=settings.search_backend, chroma=folder / "chroma")
+    return Searcher(
+        ledger, slots, vault,
+        backend=settings.search_backend, chroma=folder / "chroma", asked=settings.embedding_model,
+    )  # fmt: skip
 
 
 def _slots(settings: Settings, ledger: Ledger, notify: Notify) -> list[ModelSlot]:
@@ -52,11 +55,11 @@ def _slots(settings: Settings, ledger: Ledger, notify: Notify) -> list[ModelSlot
 def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) -> ModelSlot:
     number, fingerprint, name, dim = row
     spec = resolve(name)
-    settings = replace(settings, precision=query_precision(settings.precision, fingerprint))
 
     def load() -> Engine:
         model = spec if settings.server else resolve_model(spec, settings.models_dir)
-        engine = query_engine(settings, model, notify)
+        precision = query_precision(settings.precision, fingerprint, choose_engine(settings.engine, model))
+        engine = query_engine(replace(settings, precision=precision), model, notify)
         if fingerprint not in {
             engine.model.fingerprint("full"),
             engine.model.fingerprint("int8"),

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vaultvec.datatypes import NoteFile
-from vaultvec.errors import VaultError
+from vaultvec.errors import LedgerError, VaultError
 from vaultvec.fitting import difference_line, excluded_line
 from vaultvec.index import current_index, exclusions_of
 from vaultvec.ledger import Ledger, StoredNote
+from vaultvec.models import class_of
 from vaultvec.notes import digest, read_bytes
 from vaultvec.settings import Settings
 from vaultvec.stages.changes import find_changes
 from vaultvec.vault import open_vault, walk
+
+
+@dataclass(frozen=True, slots=True)
+class OtherIndex:
+    """An index of the same vault that does not answer now: of other models, chunk sizes or precision, or the baseline's."""
+
+    name: str  # of its folder
+    bytes: int
+    models: str  # whose vectors it holds, and "int8" where they are; "" where its ledger cannot be read
+
+    def as_dict(self) -> dict[str, Any]:
+        """An entry of `status --json`."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class Status:
     stale_notes: int | None  # changed, new or deleted since; None when the vault cannot be read
     index_bytes: int
     folder: str
-    other_indexes: list[tuple[str, int]]  # (name, bytes) of this vault's other indexes
+    other_indexes: list[OtherIndex]
     remarks: list[str]  # how the index differs from what config.py asks for
 
     @property
@@ -59,7 +73,7 @@ class Status:
             "stale_notes": self.stale_notes,
             "index_bytes": self.index_bytes,
             "folder": self.folder,
-            "other_indexes": [{"name": name, "bytes": size} for name, size in self.other_indexes],
+            "other_indexes": [other.as_dict() for other in self.other_indexes],
             "remarks": self.remarks,
         }
 
@@ -76,7 +90,8 @@ def read_status(settings: Settings, vault: Path) -> Status:
             fingerprints=[m[1] for m in models], reason=ledger.meta("reason"),
             stale_notes=_stale(settings, vault, ledger), index_bytes=_size(folder), folder=str(folder),
             other_indexes=[
-                (path.name, _size(path)) for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
+                OtherIndex(path.name, _size(path), _models(path))
+                for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
             ],
             remarks=[line for line in (
                 difference_line(settings, vault, ledger), excluded_line(settings, vault, ledger.notes())
@@ -108,6 +123,15 @@ def _same_content(file: NoteFile, known: StoredNote | None) -> bool:
         return digest(read_bytes(file)) == known.digest
     except VaultError:
         return False
+
+
+def _models(folder: Path) -> str:
+    try:
+        with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
+            models = ledger.models()
+    except LedgerError:
+        return ""
+    return " + ".join(f"{name} int8" if class_of(fingerprint) == "int8" else name for _, fingerprint, name, _ in models)
 
 
 def _size(folder: Path) -> int:

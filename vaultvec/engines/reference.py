@@ -8,15 +8,18 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from vaultvec.config_keys import WORDS
 from vaultvec.engines.model_folder import local_folder
 from vaultvec.errors import ModelError
-from vaultvec.models import L6, ModelSpec
+from vaultvec.models import CATALOGUE, L6, ModelSpec
 
 SUPPORTED = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+MEANT = 0.75  # likeness of two names, as difflib has it, from which one is taken for a slip of the other
 _patching = Lock()
 
 
@@ -53,7 +56,7 @@ def load_reference(model: ModelSpec, device: str | None = "cpu") -> Any:
             loaded = SentenceTransformer(source, device=device, revision=revision, model_kwargs=exact)
     except Exception as error:  # OSError, ValueError, KeyError, the hub's own: all mean that the model cannot be had
         raise ModelError(
-            f"{model.name} cannot be loaded ({_reason(error)}); check the name, go online once, "
+            f"{model.name} cannot be loaded ({_reason(error)}); check the name{_near(model.name)}, go online once, "
             f"or set EMBEDDING_MODEL to a folder or to {L6}"
         ) from error
     _check_modules(model, loaded)
@@ -123,6 +126,13 @@ def _reads_position_type(backbone: Any) -> bool:
 def _commit(model: ModelSpec) -> str | None:
     """The hub's commit that the model was prepared from: a newer one must not mix with it. None before that."""
     return model.revision if re.fullmatch(r"[0-9a-f]{40}", model.revision) else None
+
+
+def _near(name: str) -> str:
+    """A hint at the word or model of the catalogue that was probably meant; "" where none is near."""
+    known = [*WORDS, *(known for spec in CATALOGUE for known in (spec.name, spec.slug))]
+    near = [] if name in known else get_close_matches(name, known, n=1, cutoff=MEANT)
+    return f' (did you mean "{near[0]}"?)' if near else ""
 
 
 def _reason(error: Exception) -> str:

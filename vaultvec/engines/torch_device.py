@@ -56,7 +56,10 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted == "auto":
         return best or "fp32"
     if wanted not in _DTYPES:
-        raise SettingsError(f"PRECISION is {wanted!r}, the torch engine has auto, {', '.join(_DTYPES)}")
+        raise SettingsError(
+            f"PRECISION is {wanted!r}, the torch engine has auto, {', '.join(_DTYPES)}; set PRECISION to one of those, "
+            'or ENGINE to "openvino", in config.py'
+        )
     if wanted != "fp32" and device.type == "cpu" and wanted != best:
         raise SettingsError(f"PRECISION is {wanted!r}, which this CPU only emulates, 100 times slower; set it to auto")
     return wanted

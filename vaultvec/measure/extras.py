@@ -198,8 +198,15 @@ def _against(trying: Trying, base: Engine, spec: ModelSpec) -> tuple[Extra, tupl
         engine.close()
     agreement = top_agreement(first.vectors, second.vectors)
     finding = f"{compare(first, second)} the speed of L6; {agreement:.0%} of its ten nearest chunks are L6's"
-    known = ModelRow(L6, first.texts_per_second, 1.0), ModelRow(spec.name, second.texts_per_second, agreement)
+    known = (
+        ModelRow(L6, first.texts_per_second, 1.0, _made_by(base)),
+        ModelRow(spec.name, second.texts_per_second, agreement, _made_by(engine)),
+    )
     return Extra(spec.slug, finding, second.texts_per_second), known
+
+
+def _made_by(engine: Engine) -> str:
+    return f"{engine.name} {engine.precision} {engine.device}"
 
 
 def _stand_in(trying: Trying, base: Engine) -> Extra:

@@ -65,7 +65,10 @@ def measure_prices(
             small, found["clearing"], "4 caches cleared all the time",
             f"the same batches of {size}, garbage collected after each",
         ),
-        _price(base, found["padding"], "5 padding: texts not sorted by length", "the same token budget, as they come"),
+        _price(
+            base, found["padding"], "5 padding: texts not sorted by length",
+            "the same token budget, as they come" + ("" if engine.pads else "; only attention pads in this engine"),
+        ),
     ]  # fmt: skip
 
 

@@ -103,7 +103,8 @@ def _pipeline_note(around: Surroundings, key: str, what: str, written: bool) -> 
     if key in around.alone:
         ratio = around.alone[key]
         faster = "faster" if written else "faster, but little beside the model, so it stays"
-        verdict = faster if ratio.better else "no faster on its own, so it stays"
+        slower = "slower on its own, so it stays" if ratio.worse else "no faster on its own, so it stays"
+        verdict = faster if ratio.better else slower
         return f"{ratio} around the model", f"{what}; the guide's value alone, on {around.chunks} chunks: {verdict}"
     verdict = "slower here" if around.guide.worse else "no faster"
     measured = f"the guide's such keys together, on {around.chunks} chunks: {verdict}, so it stays"

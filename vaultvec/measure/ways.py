@@ -193,7 +193,7 @@ def literal_note(safe: int, sample: int) -> str:
     size = min(safe, sample)
     if size >= GUIDE_BATCH:
         return "2000 texts at once"
-    why = "all that were sampled" if size >= sample else "what memory safely holds"
+    why = "all that were timed" if size >= sample else "what memory safely holds"
     return f"{size} texts at once, {why}"
 
 

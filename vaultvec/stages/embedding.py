@@ -160,12 +160,14 @@ class Embedding:
         self.report.verified = f"{self.verified} vectors recomputed, lowest cosine {self.lowest:.5f}"
 
     def _describe(self, engine: Engine) -> None:
-        """What embeds, into the ledger and the report."""
+        """What embeds, into the ledger and the report; of two models that run in different precisions both."""
         report = self.report
-        for key, value in (("engine", engine.name), ("precision", engine.precision), ("device", engine.device)):
+        told = [*report.precision.split(" + "), engine.precision] if report.precision else [engine.precision]
+        precision = " + ".join(dict.fromkeys(told))
+        for key, value in (("engine", engine.name), ("precision", precision), ("device", engine.device)):
             self.ledger.set_meta(key, value)
         self._name(engine.model.name)
-        report.engine, report.precision, report.device = engine.name, engine.precision, engine.device
+        report.engine, report.precision, report.device = engine.name, precision, engine.device
 
     def _name(self, model: str) -> None:
         self.report.model += f" + {model}" if self.report.model else model

@@ -87,8 +87,13 @@ def print_status(status: Status) -> None:
         ("model", "", " + ".join(status.models)),
         ("because", "", status.reason),
         ("folder", "", status.folder),
-        *(("also kept", f"{size / 1e6:,.1f} MB", name) for name, size in status.other_indexes),
+        *(
+            ("also kept", f"{other.bytes / 1e6:,.1f} MB", f"{other.name} ({other.models or 'not readable'})")
+            for other in status.other_indexes
+        ),
     )
+    if status.other_indexes:
+        say("what is also kept makes changing back free; to free its space, delete that folder beside the one above")
     for path, reason in status.failed:
         say(f"not embedded: {path}: {reason}")
     for line in status.remarks:
@@ -101,7 +106,8 @@ def print_models(rows: Sequence[dict[str, Any]]) -> None:
     for column in ("model", "languages", "dim", "tokens", "MB", "weights", "texts/s here", "agrees with L6"):
         table.add_column(column)
     for row in rows:
-        speed = f"{row['texts_per_second']:.1f}" if row["texts_per_second"] else "not measured"
+        how = f" ({row['measured_with']})" if row["measured_with"] else ""
+        speed = f"{row['texts_per_second']:.1f}{how}" if row["texts_per_second"] else "not measured"
         agreement = f"{row['agreement']:.0%}" if row["agreement"] is not None else "not measured"
         cells = (
             row["name"],
