@@ -1,4 +1,4 @@
-"""The long robustness run (benchmarks/torture.py) at its shortest. Its kills are those of test_killing.py."""
+"""The long robustness run (benchmarks/torture.py) at its shortest. Its kills are those of test_kill.py."""
 
 from __future__ import annotations
 
