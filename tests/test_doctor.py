@@ -141,6 +141,9 @@ def test_a_graph_that_was_lost_is_found_though_every_row_is_there(
     for path in (current_index(patient.settings, patient.vault) / "chroma").iterdir():
         if path.is_dir():
             shutil.rmtree(path)
+    missing = "files of its graph are missing or cut short; run: python main.py rebuild"
+    assert patient.wrong() == {"Chroma": missing}
+    patient.change("DELETE FROM meta WHERE key = 'chroma_graph'")  # as an earlier version leaves it
     assert patient.wrong() == {"Chroma": "its graph does not find what is stored; run: python main.py rebuild"}
 
 

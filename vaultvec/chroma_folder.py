@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from vaultvec.ledger import Ledger
 
 WAIT_FOR_WRITER = 60  # seconds; a page of rows takes a few at the most
 STAMP = "ledger_stamp"  # a file in Chroma's folder, and a fact in the ledger
+GRAPH = "chroma_graph"  # in the ledger: the files of Chroma's graphs with their sizes, as the last writer left them
+OTHER = "it is not the one that this ledger was written with"
+CUT_SHORT = "files of its graph are missing or cut short"
 
 
 @contextmanager
@@ -70,6 +74,7 @@ def due_anew(ledger: Ledger) -> None:
         ledger.fill_outbox(number)
     if ledger.meta(STAMP):
         ledger.set_meta(STAMP, "")
+    begin_writing(ledger)
 
 
 def put_stamp(ledger: Ledger, folder: Path) -> None:
@@ -82,16 +87,37 @@ def put_stamp(ledger: Ledger, folder: Path) -> None:
         (folder / STAMP).write_text(word, encoding="ascii")
     except OSError as error:
         raise store_error(error, folder) from error
-    ledger.set_meta(STAMP, word)
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.glob("*/*") if path.is_file()}
+    with ledger.transaction():
+        ledger.set_meta(STAMP, word)
+        ledger.set_meta(GRAPH, json.dumps(files))
 
 
-def stamped(ledger: Ledger, folder: Path) -> bool:
-    """Whether this Chroma is the one that this ledger was in agreement with; so is one that never had a stamp."""
+def begin_writing(ledger: Ledger) -> None:
+    """What is known of the graph's files will not hold: Chroma writes them when it likes."""
+    if ledger.meta(GRAPH):
+        ledger.set_meta(GRAPH, "")
+
+
+def damage(ledger: Ledger, folder: Path) -> str:
+    """Why this Chroma is not what the last writer left beside this ledger, told without opening it; "" where it is.
+
+    Chroma itself answers with what is left of a graph, as if all were well.
+    """
     try:
         word = (folder / STAMP).read_text(encoding="ascii", errors="replace")
     except OSError:
         word = ""
-    return word == ledger.meta(STAMP)
+    if word != ledger.meta(STAMP):  # one that never had a stamp agrees with a ledger that knows of none
+        return OTHER
+    try:
+        files = dict(json.loads(ledger.meta(GRAPH) or "{}"))
+        whole = all((folder / name).stat().st_size >= size for name, size in files.items())
+    except FileNotFoundError:
+        whole = False
+    except (OSError, ValueError, TypeError):  # nobody can say
+        whole = True
+    return "" if whole else CUT_SHORT
 
 
 def discard(folder: Path) -> None:

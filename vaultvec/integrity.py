@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaultvec.chroma_folder import unfinished
+from vaultvec.chroma_folder import damage, unfinished
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
 from vaultvec.findings import Finding, told
@@ -82,6 +82,9 @@ def examine_chroma(ledger: Ledger, folder: Path) -> Iterator[Finding]:
     if unfinished(folder):
         line = "a run was killed while it wrote; the next one makes what is torn anew: python main.py index"
         yield Finding("note", "Chroma", line)
+        return
+    if found := damage(ledger, folder):
+        yield Finding("wrong", "Chroma", f"{found}; run: python main.py rebuild")
         return
     models = ledger.models()
     for number, fingerprint, name, dim in models:

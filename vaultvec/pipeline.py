@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vaultvec.boilerplate import boilerplate_line, vault_boilerplate
 from vaultvec.choice import Choice, language_warning, reader_of, sample_texts
-from vaultvec.chroma_folder import due_anew, stamped, unfinished
+from vaultvec.chroma_folder import damage, due_anew, unfinished
 from vaultvec.chunks import CHUNKER_VERSION
 from vaultvec.datatypes import IndexReport, NoteFile, TokenIds
 from vaultvec.engines import accelerator_present, create_engine, load_tokenizer
@@ -56,7 +56,6 @@ VERSIONS = {
     "chunker_version": str(CHUNKER_VERSION),
 }  # notes read by others are read again
 WARN_FROM = 20  # changed notes, from which a run looks again whether the models know the vault's languages
-OTHER_CHROMA = "it is not the one that the ledger knows, but a copy from another time"
 LONGEST_COMMIT = 30  # seconds that a thread or process is given to end
 
 Notify = Callable[[str], None]
@@ -192,8 +191,8 @@ class _Run:
         models = self._model_rows(ledger, choice.models)
         most = max(len(changes.files), ledger.pending_size(), ledger.outbox_size())
         torn = unfinished(index.chroma)
-        other = exists(index.chroma) and not stamped(ledger, index.chroma)
-        if not (most or torn or other):
+        damaged = damage(ledger, index.chroma) if exists(index.chroma) else ""
+        if not (most or torn or damaged):
             describe(self.report, ledger)
             self.report.model = " + ".join(model.name for model in choice.models)
             return
@@ -204,10 +203,10 @@ class _Run:
         )  # fmt: skip
         task = WriterTask(
             index.ledger, index.chroma, [row.id for row in models], self.settings.batch_size,
-            verify=not self.settings.fast_mode, torn=torn, damage=OTHER_CHROMA if other else "",
+            verify=not self.settings.fast_mode, torn=torn, damage=damaged,
         )  # fmt: skip
         # A torn graph crashes the process that opens it: another one then, which is started again with a new graph.
-        writer = WriterProcess(task) if torn or other or most >= PAYS_FROM else Writer(task)
+        writer = WriterProcess(task) if torn or damaged or most >= PAYS_FROM else Writer(task)
         with one_thread_meanwhile(not accelerator_present()), self._side_by_side(reader, writer):
             check = partial(self._check, ledger, reader, writer)
             embedding = Embedding(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaultvec.choice import knows
+from vaultvec.chroma_folder import damage
 from vaultvec.datatypes import Vectors
 from vaultvec.engines.base import Engine
 from vaultvec.ledger import Ledger
@@ -153,10 +154,13 @@ class SemanticIndex:
         return Nearest(top[found], cosines, float(np.median(sample @ vector)) if len(sample) else 0.0)
 
     def _store(self, slot: ModelSlot) -> ChromaStore | None:
-        """Chroma's collection; None where there is none to read, and every vector is compared instead."""
+        """Chroma's collection; None where there is none to read or it is damaged, and every vector is compared instead."""
         if slot.row not in self._stores:
+            folder = self._chroma or Path()
+            if damage(self._ledger, folder):
+                return None
             fingerprint = next(m[1] for m in self._ledger.models() if m[0] == slot.row)
-            opened = for_reading(self._chroma or Path(), fingerprint, slot.spec.name, slot.dim)
+            opened = for_reading(folder, fingerprint, slot.spec.name, slot.dim)
             if opened is None:
                 return None
             self._stores[slot.row] = opened

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaultvec.chroma_folder import discard, due_anew, put_stamp, writing_store
+from vaultvec.chroma_folder import begin_writing, discard, due_anew, put_stamp, writing_store
 from vaultvec.errors import StoreDamaged
 from vaultvec.ledger import Ledger
 from vaultvec.store import ChromaStore
@@ -124,5 +124,6 @@ class Writer(threading.Thread):
         discard(self.task.chroma)
 
     def _open(self, ledger: Ledger, row: int) -> ChromaStore:
+        begin_writing(ledger)
         fingerprint, name, dim = next((m[1], m[2], m[3]) for m in ledger.models() if m[0] == row)
         return ChromaStore(self.task.chroma, fingerprint, name, dim)
