@@ -12,6 +12,9 @@ Results go to stdout; questions and progress to stderr. Exit codes: 0 done, 1 so
 
 from __future__ import annotations
 
+import vaultvec.terminal.starting  # first: it watches over the other imports
+
+# isort: split
 import argparse
 import json
 import os
@@ -21,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import vaultvec.terminal.starting  # first: it watches over the other imports
 from vaultvec import advice
 from vaultvec.config_file import ConfigText, read_text, read_values
 from vaultvec.config_keys import GUIDE_VALUES, KEYS

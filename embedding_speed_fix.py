@@ -11,6 +11,9 @@ Results go to stdout, JSON and an HTML report to the data folder; questions and 
 
 from __future__ import annotations
 
+import vaultvec.terminal.starting  # first: it watches over the other imports
+
+# isort: split
 import argparse
 import json
 import os
@@ -18,7 +21,6 @@ import sys
 from collections.abc import Sequence
 
 import config_optimizer
-import vaultvec.terminal.starting
 from vaultvec.config_file import read_text, read_values
 from vaultvec.settings import load_settings
 from vaultvec.terminal import console

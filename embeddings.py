@@ -19,6 +19,7 @@ from vaultvec.choice import OTHER_SHARE, knows
 from vaultvec.datatypes import Encoded, Vectors
 from vaultvec.engines import create_engine, ignore, resolve_model
 from vaultvec.engines.base import Engine
+from vaultvec.engines.tokenizer import readable
 from vaultvec.errors import EngineError
 from vaultvec.languages import language_of
 from vaultvec.models import L6, USE, ModelSpec, resolve
@@ -165,7 +166,7 @@ class EmbeddingModel:
 
     def _encode(self, texts: Sequence[str], batch_size: int) -> Vectors:
         rows: Vectors = self.reference.encode(
-            [self.model.document_prefix + text for text in texts],
+            [readable(self.model.document_prefix + text) for text in texts],  # as the engines do
             prompt="",  # our prefix is in place: the model's default prompt must not come on top
             batch_size=batch_size, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False,
         )  # fmt: skip

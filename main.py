@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import vaultvec.terminal.starting  # first: it watches over the other imports
+
+# isort: split
 import argparse
 import os
 import sys
@@ -12,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-import vaultvec.terminal.starting  # first: it watches over the other imports
 from vaultvec import advice
 from vaultvec.errors import SettingsError, VaultvecError
 from vaultvec.settings import Settings, load_settings

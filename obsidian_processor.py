@@ -104,6 +104,7 @@ class ObsidianProcessor:
             self._last_check = time.perf_counter()
         vector = embedder.get_embeddings_batch([chunk.text], batch_size=BATCH)  # bottlenecks 1 and 2
         self.report.chunks_embedded += 1
+        self.report.vectors_made += 1
         if self.report.chunks_embedded % BATCH == 0:
             embedder.tidy()  # bottlenecks 4 and 5: "optimisation" for every batch, as often as the benchmark prices it
         self.report.tokens += len(chunk.token_ids)

@@ -57,12 +57,12 @@ def test_a_chunk_that_two_models_embed_is_one_chunk_among_those_reused(tmp_path:
     (vault / "a").mkdir()
     (vault / "a" / "rose0.md").write_bytes((vault / "rose0.md").read_bytes())
     report = index(settings, vault)
-    assert (report.chunks_total, report.chunks_embedded, report.chunks_reused) == (7, 12, 1)
+    assert (report.chunks_total, report.chunks_embedded, report.chunks_reused, report.vectors_made) == (7, 6, 1, 12)
     (vault / "rose1.md").write_text("Tulips are planted in autumn.\n", encoding="utf-8")
     (vault / "b").mkdir()
     (vault / "rose2.md").rename(vault / "b" / "rose2.md")
     report = index(settings, vault)
-    assert (report.notes_indexed, report.chunks_embedded, report.chunks_reused) == (2, 2, 1)
+    assert (report.notes_indexed, report.chunks_embedded, report.chunks_reused, report.vectors_made) == (2, 1, 1, 2)
 
 
 def test_notes_that_the_english_model_cannot_read_are_the_others(tmp_path: Path, vault: Path) -> None:

@@ -80,6 +80,13 @@ def test_what_is_no_string_is_named_by_its_position(model: EmbeddingModel, way: 
         getattr(model, way)(["bread", None, 3])
 
 
+def test_half_a_character_is_read_alike_by_both_ways(model: EmbeddingModel) -> None:
+    texts = ["bread \ud83d", "\udfff"]
+    plain = model.get_embeddings_batch(texts)
+    fast = model.get_embeddings_batch_fast(texts, show_progress=False)
+    assert (plain * fast).sum(axis=1).min() > 0.999
+
+
 def test_a_batch_of_no_texts_is_refused(model: EmbeddingModel) -> None:
     with pytest.raises(ValueError, match="batch_size is 0"):
         model.get_embeddings_batch(["x"], batch_size=0)

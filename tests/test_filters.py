@@ -67,6 +67,10 @@ def test_none_passes(filters: Filters, line: str) -> None:
         passing_notes(NOTES, filters)
 
 
+def test_the_last_day_that_can_be_written_is_no_end() -> None:
+    assert passing_notes(NOTES, parse_filters(until="9999-12-31")) == passing_notes(NOTES, parse_filters())
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -384,14 +384,44 @@ def test_notes_that_no_run_came_to_are_told(tmp_path: Path) -> None:
         "2 notes are not read yet, and nothing finds them. To finish: python main.py index",
         ["notes that were not read yet: 2; run: python main.py index"],
     )
+    status = read_status(settings, vault)
+    told_by = status.as_dict()
+    assert (told_by["notes_total"], told_by["notes_indexed"], told_by["notes_not_read_yet"]) == (3, 1, 2)
+    assert told_by["coverage"] == pytest.approx(1 / 3, abs=1e-3), "of the vault, not of what was read of it"
     index(settings, vault)
     assert told() == ("", [])
+    assert (read_status(settings, vault).coverage, read_status(settings, vault).total) == (1.0, 3)
     (vault / "d.md").write_text(ENGLISH, encoding="utf-8")  # as a run leaves it that was killed before it read the note
     with Ledger(ledger_of(settings, vault)) as ledger:
         ledger.set_meta(NOTES_SEEN, "4")
     assert told()[0].startswith("1 note is not read yet")
     index(settings, vault)
     assert told() == ("", [])
+
+
+def test_the_status_of_a_vault_that_is_away_says_so(tmp_path: Path) -> None:
+    settings, vault = fake_settings(tmp_path / "data"), put(tmp_path / "vault", a=ENGLISH)
+    index(settings, vault)
+    vault.rename(tmp_path / "elsewhere")
+    status = read_status(settings, vault)
+    assert status.stale_notes is None
+    assert status.remarks == [f"how many notes have changed is not known: there is no folder {vault}"] or any(
+        "how many notes have changed is not known" in line for line in status.remarks
+    )
+
+
+def test_an_index_that_may_not_be_read_is_not_one_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, vault = fake_settings(tmp_path / "data"), put(tmp_path / "vault", a=ENGLISH)
+    index(settings, vault)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(LedgerError, match=r"cannot be read \(Permission denied\); mend its permissions"):
+        current_index(settings, vault)
 
 
 def test_a_keyword_index_of_another_version_is_told_and_made_anew(tmp_path: Path) -> None:

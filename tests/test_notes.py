@@ -187,7 +187,8 @@ def test_broken_front_matter_keeps_the_body(block: str, reason: str) -> None:
 def test_text_between_two_rules_is_no_front_matter(block: str) -> None:
     parsed = note(f"---\n{block}\n---\nbody")
     assert parsed.body == f"---\n{block}\n---\nbody".replace("[[", "").replace("]]", "")
-    assert (parsed.body_line, parsed.warnings) == (1, ())
+    said = "what stands between the first two --- is text, not front matter; it is read as text"
+    assert (parsed.body_line, parsed.warnings) == (1, (said,))
     assert len(parsed.links) == block.count("[[")
 
 

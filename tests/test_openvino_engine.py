@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -302,6 +303,19 @@ def test_an_unknown_model_is_one_line_with_a_way_out(tmp_path: Path) -> None:
 )
 def test_a_slip_in_a_models_name_is_told_with_what_was_meant(name: str, meant: str) -> None:
     assert _near(name) == meant
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "~/nowhere-at-all", "/nowhere/model"])
+def test_a_path_without_a_folder_is_not_looked_for_on_the_hub(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no such folder; mend EMBEDDING_MODEL in config\.py$"):
+        prepare_facts(ModelSpec(name, "transformer"), tmp_path)
+
+
+def test_a_damaged_tokenizer_of_a_prepared_model_names_the_folder_to_delete(tiny_bert: Path, tmp_path: Path) -> None:
+    prepared = prepare_facts(resolve(str(tiny_bert)), tmp_path)
+    prepared.tokenizer.write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"delete the folder {re.escape(str(prepared.folder))} and try again$"):
+        HfTokenizer(prepared.tokenizer)
 
 
 def test_the_first_run_of_a_bundled_model_needs_neither_torch_nor_network(tmp_path: Path) -> None:

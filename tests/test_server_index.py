@@ -125,19 +125,34 @@ def test_doctor_asks_the_server(url: str, tmp_path: Path) -> None:
 
 def test_another_engine_says_what_made_the_index(settings: Settings, vault: Path) -> None:
     index_vault(settings, vault)
-    with pytest.raises(VaultvecError, match="ollama"):
-        open_searcher(replace(settings, engine="auto"), vault)
+    searcher = open_searcher(replace(settings, engine="auto"), vault)
+    try:
+        with pytest.raises(
+            VaultvecError, match=r'made with ENGINE = "ollama", config\.py says ENGINE = "auto"; .*keyword'
+        ):
+            searcher.search("bread")
+        assert searcher.search("bread", mode="keyword").results[0].title == "Bread", "no vector is needed for it"
+        assert searcher.related("Bread", 1)[0].title != "Bread"
+    finally:
+        searcher.close()
 
 
-def test_a_server_asked_for_over_an_index_that_another_one_gave_its_vectors(tmp_path: Path) -> None:
+def test_an_index_made_here_answers_though_a_server_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "vault").mkdir()
     (tmp_path / "vault" / "a.md").write_text("Water the basil in the morning.", encoding="utf-8")
     here = fake_settings(tmp_path / "data")
     for settings in (here, replace(here, min_chunk_tokens=8)):  # the second embeds nothing, so it notes no engine
         index_vault(settings, tmp_path / "vault", hooks=Hooks(engines=FakeEngines()))
-    with pytest.raises(VaultvecError, match=r'made here, without a server, config\.py says ENGINE = "ollama"'):
-        open_searcher(replace(settings, engine="ollama"), tmp_path / "vault")
-    open_searcher(settings, tmp_path / "vault").close()
+    for asked in (
+        settings,
+        replace(settings, engine="ollama", ollama_url="http://127.0.0.1:9"),
+    ):  # nobody answers there
+        searcher = open_searcher(asked, tmp_path / "vault")
+        try:
+            assert searcher.search("basil").results[0].path == "a.md"
+        finally:
+            searcher.close()
+    assert 'ENGINE is "ollama", the vectors were made here' in read_status(asked, tmp_path / "vault").remarks[0]
 
 
 def test_an_index_that_does_not_say_what_made_it_still_answers(settings: Settings, vault: Path) -> None:

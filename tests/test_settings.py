@@ -88,6 +88,7 @@ def test_values_reach_their_fields(tmp_path: Path) -> None:
         ('VAULT_PATH = "C:\\notes"', ["C:/Notes"]),
         ("CHUNK_TOKENS = 50", ["MIN_CHUNK_TOKENS is 64, expected at most CHUNK_TOKENS (50)"]),
         ("STREAMS = 1\0", ["config.py line 1"]),
+        ("STREAMS = 1\nTHREADS = 1\nDATA_DIR = '\0'\n", ["config.py line 3"]),
     ],
 )
 def test_a_mistake_is_one_line_that_says_where(tmp_path: Path, text: str, parts: list[str]) -> None:

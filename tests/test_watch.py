@@ -170,6 +170,8 @@ def test_a_drive_that_goes_away_with_an_error_ends_nothing(tmp_path: Path, monke
             time.sleep(0.5)
         (vault / "b.md").write_text("The second note.", encoding="utf-8")
         wait_until(lambda: {"a.md", "b.md"} <= notes_of(settings, vault))
+    told = [line for line in lines if line.startswith(str(vault))]
+    assert told == [f"{vault} is not there now; nothing is changed until it is again", f"{vault} is there again"]
 
 
 def test_a_new_list_of_excluded_files_is_heeded(tmp_path: Path) -> None:

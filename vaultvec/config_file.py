@@ -91,6 +91,8 @@ def _parse(text: str, name: str) -> dict[str, Assignment]:
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
+        if "\0" in text:  # Python says that there is one, and not where
+            line = text.count("\n", 0, text.index("\0")) + 1
         reason = getattr(error, "msg", None) or str(error)
         hint = f"{WINDOWS_HINT}; " if "unicodeescape" in reason else ""
         raise SettingsError(f"{name} line {line}: {reason}; {hint}{_RESTORE_HINT}") from error

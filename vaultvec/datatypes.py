@@ -147,7 +147,8 @@ class IndexReport:
     notes_deleted: int = 0
     notes_failed: list[tuple[str, str]] = field(default_factory=list)  # (path, reason)
     chunks_total: int = 0
-    chunks_embedded: int = 0  # texts that went through the model
+    chunks_embedded: int = 0  # texts that went through a model; of two models that take the same text, once
+    vectors_made: int = 0  # the same, once for each model
     chunks_reused: int = 0  # chunks of read notes whose text was known already
     seconds: float = 0.0
     embed_seconds: float = 0.0  # from the first batch's start to the last one's end
@@ -163,8 +164,8 @@ class IndexReport:
 
     @property
     def texts_per_second(self) -> float:
-        """Texts through the model a second, from first batch to last."""
-        return self.chunks_embedded / self.embed_seconds if self.embed_seconds else 0.0
+        """Texts through the models a second, each model's counted, from first batch to last."""
+        return self.vectors_made / self.embed_seconds if self.embed_seconds else 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -190,6 +191,7 @@ class IndexReport:
             "precision": self.precision,
             "device": self.device,
             "peak_rss_mb": round(self.peak_rss_mb, 1),
+            "vectors_made": self.vectors_made,
             "model_busy_share": round(self.model_busy_share, 4),
             "warnings": [{"path": path, "warning": text} for path, text in self.warnings],
             "verified": self.verified,

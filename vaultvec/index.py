@@ -93,10 +93,15 @@ def has_current(index: IndexFolder) -> bool:
 
 
 def _current(vault_dir: Path) -> Path | None:
-    """The folder that `current` names. One that was cut short by a power failure names none."""
+    """The folder that `current` names. One that was cut short by a power failure names none. Raises LedgerError where it may
+    not be read."""
     try:
         name = (vault_dir / "current").read_text(encoding="utf-8").strip()
         found = bool(name) and (vault_dir / name / "ledger.sqlite3").is_file()
+    except PermissionError as error:
+        raise LedgerError(
+            f"{vault_dir} cannot be read ({error.strerror}); mend its permissions, or set DATA_DIR in config.py"
+        ) from error
     except (OSError, ValueError):
         return None
     return vault_dir / name if found else None

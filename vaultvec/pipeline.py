@@ -210,7 +210,14 @@ class _Run:
         with one_thread_meanwhile(not accelerator_present()), self._side_by_side(reader, writer):
             check = partial(self._check, ledger, reader, writer)
             embedding = Embedding(
-                ledger, reader, self.report, self.settings.fast_mode, self.hooks.progress, check, writer.wake
+                ledger,
+                reader,
+                self.report,
+                self.settings.fast_mode,
+                self.hooks.progress,
+                check,
+                writer.wake,
+                len(models),
             )
             for row, model in zip(models, choice.models, strict=True):
                 embedding.run(row, model.name, partial(self.engines.engine, model))

@@ -22,9 +22,10 @@ Notify = Callable[[str], None]
 
 
 def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: None) -> Searcher:
-    """A searcher over the index that answers for a vault. No model is loaded before the first query needs one.
+    """A searcher over the index that answers for a vault. No model is loaded before the first query needs one: then a
+    LedgerError is raised where a server made the vectors and ENGINE does not ask for it.
 
-    Raises LedgerError where there is no index, or where it was made with a server and ENGINE asks for none, or the reverse.
+    Raises LedgerError where there is no index.
     """
     folder = current_index(settings, vault)
     ledger = Ledger(folder / "ledger.sqlite3", readonly=True)
@@ -40,23 +41,27 @@ def open_searcher(settings: Settings, vault: Path, notify: Notify = lambda _: No
 
 
 def _slots(settings: Settings, ledger: Ledger, notify: Notify) -> list[ModelSlot]:
-    """The models of an index. Raises LedgerError where config.py has them run elsewhere."""
+    """The models of an index, in the engine that made their vectors: one of this machine goes on whatever ENGINE asks for."""
     with ledger.errors_told():
         made_by, models = made_by_server(settings, ledger), ledger.models()
-    if models and made_by not in (None, settings.server):
-        said = f'with ENGINE = "{made_by}"' if made_by else "here, without a server"
-        raise LedgerError(
-            f'this index was made {said}, config.py says ENGINE = "{settings.engine}"; set it back, or run: '
-            "python main.py index"
+    elsewhere = ""
+    if made_by == "" and settings.server:
+        settings = replace(settings, engine="auto")
+    elif made_by not in (None, settings.server):
+        elsewhere = (
+            f'the vectors of this index were made with ENGINE = "{made_by}", config.py says ENGINE = "{settings.engine}"; '
+            "set it back, add --mode keyword, or run: python main.py index"
         )
-    return [_slot(settings, row, notify) for row in models]
+    return [_slot(settings, row, notify, elsewhere) for row in models]
 
 
-def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify) -> ModelSlot:
+def _slot(settings: Settings, row: tuple[int, str, str, int], notify: Notify, elsewhere: str) -> ModelSlot:
     number, fingerprint, name, dim = row
     spec = resolve(name)
 
     def load() -> Engine:
+        if elsewhere:
+            raise LedgerError(elsewhere)
         model = spec if settings.server else resolve_model(spec, settings.models_dir)
         precision = query_precision(settings.precision, fingerprint, choose_engine(settings.engine, model))
         engine = query_engine(replace(settings, precision=precision), model, notify)

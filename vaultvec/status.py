@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vaultvec.datatypes import NoteFile
-from vaultvec.errors import LedgerError, VaultError
+from vaultvec.errors import LedgerError, VaultError, VaultvecError
 from vaultvec.fitting import difference_line, excluded_line
 from vaultvec.index import current_index, exclusions_of
 from vaultvec.ledger import Ledger, StoredNote
@@ -39,10 +39,12 @@ class Status:
 
     vault: str
     notes: int
+    not_read: int  # notes that the last run saw and did not come to
     chunks: int
     embedded: int
     pending: int
-    failed: list[tuple[str, str]]
+    failed: list[tuple[str, str]]  # (path, reason), those of `unread` among them
+    unread: list[str]  # paths of the notes that could not be read and of which nothing is stored
     models: list[str]
     fingerprints: list[str]
     reason: str
@@ -54,14 +56,22 @@ class Status:
 
     @property
     def coverage(self) -> float:
-        """Share of chunks that semantic search can find."""
-        return self.embedded / self.chunks if self.chunks else 1.0
+        """Share of the vault that semantic search can find: of the chunks, and of the notes that a run has come to."""
+        read = self.notes / (self.notes + self.not_read) if self.not_read else 1.0
+        return read * (self.embedded / self.chunks if self.chunks else 1.0)
+
+    @property
+    def total(self) -> int:
+        """Notes that the last run saw, those that it could not read among them, as `index --json` counts them."""
+        return self.notes + self.not_read + len(self.unread)
 
     def as_dict(self) -> dict[str, Any]:
         """`status --json`."""
         return {
             "vault": self.vault,
-            "notes_total": self.notes,
+            "notes_total": self.total,
+            "notes_indexed": self.notes,
+            "notes_not_read_yet": self.not_read,
             "chunks_total": self.chunks,
             "chunks_embedded": self.embedded,
             "chunks_pending": self.chunks - self.embedded,
@@ -82,32 +92,33 @@ def read_status(settings: Settings, vault: Path) -> Status:
     """What is stored. Raises LedgerError when the vault was never indexed."""
     folder = current_index(settings, vault)
     with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
-        counts = ledger.counts()
-        models = ledger.models()
+        counts, models, stored = ledger.counts(), ledger.models(), ledger.notes()
+        stale, away = _stale(settings, vault, ledger, stored)
+        remarks = [difference_line(settings, vault, ledger), excluded_line(settings, vault, stored), away]
         return Status(
-            vault=ledger.meta("vault"), notes=counts.notes, chunks=counts.chunks, embedded=counts.embedded,
-            pending=counts.pending, failed=_failed(ledger), models=[m[2] for m in models],
-            fingerprints=[m[1] for m in models], reason=ledger.meta("reason"),
-            stale_notes=_stale(settings, vault, ledger), index_bytes=_size(folder), folder=str(folder),
+            vault=ledger.meta("vault"), notes=counts.notes, not_read=ledger.not_read_yet(),
+            chunks=counts.chunks, embedded=counts.embedded, pending=counts.pending,
+            failed=_failed(ledger), unread=[path for path in ledger.unread() if path not in stored],
+            models=[m[2] for m in models], fingerprints=[m[1] for m in models], reason=ledger.meta("reason"),
+            stale_notes=stale, index_bytes=_size(folder), folder=str(folder),
             other_indexes=[
                 OtherIndex(path.name, _size(path), _models(path))
                 for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
             ],
-            remarks=[line for line in (
-                difference_line(settings, vault, ledger), excluded_line(settings, vault, ledger.notes())
-            ) if line],
+            remarks=[line for line in remarks if line],
         )  # fmt: skip
 
 
-def _stale(settings: Settings, vault: Path, ledger: Ledger) -> int | None:
+def _stale(settings: Settings, vault: Path, ledger: Ledger, stored: dict[str, StoredNote]) -> tuple[int | None, str]:
+    """How many notes changed since, and ""; None and why, where the vault cannot be read."""
     try:
         walked = walk(open_vault(vault), exclusions_of(settings, vault))
-    except Exception:
-        return None
-    stored, unread = ledger.notes(), ledger.unread()
+    except (VaultvecError, OSError) as error:
+        return None, f"how many notes have changed is not known: {error}"
+    unread = ledger.unread()
     changes = find_changes(walked.files, walked.unreadable, stored, False, None)
     changed = [file for file in changes.files if unread.get(file.path, ())[1:] != (file.size, file.mtime_ns)]
-    return sum(not _same_content(file, stored.get(file.path)) for file in changed) + len(changes.gone)
+    return sum(not _same_content(file, stored.get(file.path)) for file in changed) + len(changes.gone), ""
 
 
 def _failed(ledger: Ledger) -> list[tuple[str, str]]:

@@ -50,15 +50,28 @@ def watch(
     runs = _Runs(settings, folder, hooks or Hooks(progress, notify), retry_s)
     runs.run()
     notify(f"watching {folder}; Ctrl-C ends it")
+    away = False
     while not stop.is_set():
         unseen = True  # what changed before the watcher was up
         for changed in _changes(folder, settings, debounce, stop, retry_s, notify):
             if stop.is_set():
                 return
+            away = _tell_away(folder, away, notify)
             if changed or unseen or runs.due(changed is None):
                 unseen = False
                 runs.run()
+        away = _tell_away(folder, away, notify)
         stop.wait(retry_s)  # the watcher ended: the folder is away
+
+
+def _tell_away(vault: Path, told: bool, notify: Notify) -> bool:
+    """Say once that the vault is not there, and once that it is again. Returns whether it is away."""
+    away = not os.path.isdir(vault)
+    if away and not told:
+        notify(f"{vault} is not there now; nothing is changed until it is again")
+    elif told and not away:
+        notify(f"{vault} is there again")
+    return away
 
 
 class _Runs:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from vaultvec.engines.recipe import read_json
+from vaultvec.errors import ModelError
 from vaultvec.models import FOLDER, ModelSpec, file_digest, weights_path
 
 WEIGHT_FILES = ("*.safetensors", "*.bin")
@@ -20,11 +21,16 @@ TRAINING_FILES = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
 def local_folder(model: ModelSpec) -> Path | None:
-    """The folder of a model that is on this machine, bundled or the user's own; None for a name of a hub."""
+    """The folder of a model that is on this machine, bundled or the user's own; None for a name of a hub. Raises ModelError
+    for a path that leads to no folder."""
     if model.package:
         return weights_path(model).parent
     folder = Path(os.path.expanduser(model.name))  # Path.expanduser raises where there is no such user
-    return folder if folder.is_dir() else None
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or model.name.startswith((".", "~")) or "\\" in model.name:  # no hub has such names
+        raise ModelError(f"{model.name}: there is no such folder; mend EMBEDDING_MODEL in config.py")
+    return None
 
 
 def folder_revision(folder: Path) -> str:

@@ -82,7 +82,7 @@ class HfTokenizer:
         rows: list[TokenIds] = []
         counts: list[int] = []
         for start in range(0, len(texts), TOKENIZE_BATCH):
-            batch = [_readable(text) for text in texts[start : start + TOKENIZE_BATCH]]
+            batch = [readable(text) for text in texts[start : start + TOKENIZE_BATCH]]
             flat: list[int] = []
             ends = [0]
             for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
@@ -120,7 +120,9 @@ def _load(path: Path) -> tuple[Any, bool]:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ModelError(f"{path} is no tokenizer.json that can be read ({error}); get the model again") from error
+        prepared = (path.parent / "prepared.json").is_file()  # by this program, once
+        cure = f"delete the folder {path.parent} and try again" if prepared else "get the model again"
+        raise ModelError(f"{path} is no tokenizer.json that can be read ({error}); {cure}") from error
     keeps_end = (tokenizer.truncation or {}).get("direction", "").lower() == "left"
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -135,7 +137,7 @@ def _head(text: str, characters: int) -> str:
     return text[: cut if cut > 0 else characters]
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Lone surrogates (broken file names, broken emoji) cannot cross into the library; they become U+FFFD."""
     try:
         text.encode("utf-8")

@@ -18,6 +18,7 @@ MAX_NUMBER = 1000  # characters; YAML's base-60 numbers (1:2:3) take quadratic t
 SAFE_CHARS = 500  # a block this short cannot nest deep enough to matter
 MAX_VALUES = 1000  # tags or aliases taken from one note
 MAX_LINKS = 50_000  # links taken from one note; an index of a vault has some thousands
+PLAIN_TEXT = "what stands between the first two --- is text, not front matter; it is read as text"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WIKILINK = re.compile(r"\[\[([^\[\]|#]+)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -63,7 +64,7 @@ def read_front_matter(lines: list[str]) -> FrontMatter:
     except _Refused as error:
         return FrontMatter(end + 1, warnings=(f"front matter {error}; its tags and aliases are ignored",))
     if data is None:
-        return FrontMatter()
+        return FrontMatter(warnings=(PLAIN_TEXT,))
     tags: list[str] = []
     aliases: list[str] = []
     links: list[str] = []

@@ -32,6 +32,9 @@ class Filters:
         return replace(self, min_score=None) != Filters()
 
 
+LATEST = datetime(9000, 1, 1)  # people write 9999-12-31 for "no end"; the day after it is none that Python knows
+
+
 def parse_filters(
     folder: str | None = None,
     tags: Sequence[str] = (),
@@ -71,9 +74,9 @@ def _day(text: str, option: str) -> datetime:
         day = datetime.strptime(text.strip(), "%Y-%m-%d")
     except ValueError as error:
         raise QueryError(f"{option} is {text!r}, expected a day such as 2026-01-31") from error
-    if not 1970 <= day.year <= 9000:
+    if day.year < 1970:
         raise QueryError(f"{option} is {text!r}, expected a day from 1970 on")
-    return day
+    return min(day, LATEST)
 
 
 def _nanoseconds(day: datetime, option: str) -> int:

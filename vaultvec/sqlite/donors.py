@@ -98,5 +98,6 @@ def is_unit_vector(blob: object, dim: int) -> bool:
     """Whether stored bytes are a finite vector of `dim` numbers and of length 1."""
     if not isinstance(blob, bytes) or len(blob) != 4 * dim:
         return False
-    length = float(np.linalg.norm(np.frombuffer(blob, np.float32).astype(np.float64)))
+    with np.errstate(all="ignore"):  # of a damaged file the bytes can be any
+        length = float(np.linalg.norm(np.frombuffer(blob, np.float32).astype(np.float64)))
     return abs(length - 1.0) < UNIT_TOLERANCE  # False for NaN

@@ -111,7 +111,7 @@ class LedgerFile:
             found = str(self.db.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.Error as error:
             return str(error)
-        return "" if found == "ok" else found
+        return "" if found == "ok" else " ".join(found.split())
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -45,8 +45,10 @@ class Embedding:
     progress: Callable[[Progress], None]
     check: Callable[[], None]
     wake_writer: Callable[[], None]  # called when rows for Chroma are coming, and after each batch in the ledger
+    models: int = 1  # that `run` is called for
     first_batch: float = field(default=0.0, init=False)
     busy_seconds: float = field(default=0.0, init=False)
+    _embedded: set[bytes] = field(default_factory=set, init=False)  # hashes, to count a text of two models once
     verified: int = field(default=0, init=False)
     lowest: float = field(default=1.0, init=False)  # cosine of a stored vector to the one recomputed
 
@@ -135,7 +137,11 @@ class Embedding:
         self.ledger.save_vectors(row.id, [digests[i] for i in good], result.vectors[good])
         for i, reason in failed.items():
             self.ledger.mark_failed(row.id, digests[i], reason)
-        self.report.chunks_embedded += len(good)
+        fresh = {digests[i] for i in good} - self._embedded
+        if self.models > 1:
+            self._embedded |= fresh
+        self.report.chunks_embedded += len(fresh)
+        self.report.vectors_made += len(good)
         self.report.tokens += result.batch.n_tokens
 
     def _verify(self, row: ModelRow, engine: Engine) -> None:
@@ -177,7 +183,7 @@ class Embedding:
         self._show(self.ledger.outbox_size())
 
     def _show(self, rows_waiting: int = 0) -> None:
-        state, done = self.reader.state, self.report.chunks_embedded
+        state, done = self.reader.state, self.report.vectors_made
         waiting = self.ledger.pending_size()
         seconds = time.perf_counter() - self.first_batch if self.first_batch else 0.0
         self.progress(

@@ -38,7 +38,8 @@ def open_closed_streams() -> None:
 
 
 def _leave(*_: object) -> None:
-    os._exit(130)  # nothing was begun
+    os.write(2, b"interrupted before anything was begun\n")
+    os._exit(130)
 
 
 def require_packages(script: Path) -> None:

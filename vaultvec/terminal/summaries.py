@@ -43,7 +43,9 @@ def print_report(report: IndexReport) -> None:
 def _chunks_line(report: IndexReport) -> str:
     """Two models make two vectors of a chunk that both can read."""
     models = report.model.count(" + ") + 1
-    embedded = f"{report.chunks_embedded:,} embedded" + (f" by {models} models" if models > 1 else "")
+    embedded = f"{report.chunks_embedded:,} embedded"
+    if models > 1:
+        embedded += f" ({report.vectors_made:,} vectors by {models} models)"
     return f"{embedded}, {report.chunks_reused:,} reused"
 
 
@@ -80,7 +82,7 @@ def print_status(status: Status) -> None:
     stale = "the vault cannot be read" if status.stale_notes is None else "notes changed since"
     _print_fields(
         ("vault", "", status.vault),
-        ("notes", f"{status.notes:,}", ""),
+        ("notes", f"{status.notes:,}", f"and {status.not_read:,} not read yet" if status.not_read else ""),
         ("chunks", f"{status.chunks:,}", f"{status.embedded:,} embedded{share}"),
         ("stale", "?" if status.stale_notes is None else f"{status.stale_notes:,}", stale),
         ("on disk", f"{status.index_bytes / 1e6:,.1f} MB", ""),
