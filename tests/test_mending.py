@@ -399,15 +399,30 @@ def test_notes_that_no_run_came_to_are_told(tmp_path: Path) -> None:
     assert told() == ("", [])
 
 
+def test_the_status_counts_what_index_counts(tmp_path: Path) -> None:
+    settings = fake_settings(tmp_path / "data")
+    vault = put(tmp_path / "vault", a=ENGLISH, b=KOREAN, c=f"{ENGLISH} again")
+    (vault / "sub").mkdir()
+    shutil.copy(vault / "c.md", vault / "sub" / "c.md")
+    report = index_vault(settings, vault, hooks=Hooks(engines=FakeEngines())).as_dict()
+    status = read_status(settings, vault).as_dict()
+    same = ("notes_total", "notes_indexed", "notes_deleted", "chunks_total", "chunks_reused")
+    assert {key: status[key] for key in same} == {key: report[key] for key in same}
+    assert (status["chunks_reused"], status["notes_unchanged"], status["stale_notes"]) == (1, 4, 0)
+    (vault / "a.md").unlink()
+    put(vault, b=f"{KOREAN} {KOREAN}", d=ENGLISH)
+    status = read_status(settings, vault).as_dict()
+    assert (status["notes_unchanged"], status["notes_deleted"], status["stale_notes"]) == (2, 1, 3)
+
+
 def test_the_status_of_a_vault_that_is_away_says_so(tmp_path: Path) -> None:
     settings, vault = fake_settings(tmp_path / "data"), put(tmp_path / "vault", a=ENGLISH)
     index(settings, vault)
     vault.rename(tmp_path / "elsewhere")
     status = read_status(settings, vault)
     assert status.stale_notes is None
-    assert status.remarks == [f"how many notes have changed is not known: there is no folder {vault}"] or any(
-        "how many notes have changed is not known" in line for line in status.remarks
-    )
+    assert any("how many notes have changed is not known: vault not found: " in line for line in status.remarks)
+    assert (status.unchanged, status.gone) == (None, None)
 
 
 def test_an_index_that_may_not_be_read_is_not_one_that_is_missing(

@@ -226,7 +226,7 @@ def test_a_folder_written_as_a_path_is_named_by_its_absolute_path(
 
 
 def test_a_home_folder_that_nobody_has_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="there is no such folder"):
         resolve_model(resolve("~no-such-user/model"), tmp_path / "models")
 
 

@@ -254,6 +254,10 @@ class Ledger(Queues):
             failed=one("SELECT count(*) FROM pending WHERE failure IS NOT NULL"),
         )
 
+    def distinct_texts(self) -> int:
+        """How many different texts the chunks have."""
+        return self._count("SELECT count(DISTINCT hash) FROM chunks")
+
     def drawn_chunks(self, count: int) -> list[int]:
         """Numbers of up to `count` chunks, drawn at random, without looking at the others."""
         first, last = self.db.execute("SELECT (SELECT min(id) FROM chunks), (SELECT max(id) FROM chunks)").fetchone()

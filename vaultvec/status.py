@@ -41,6 +41,7 @@ class Status:
     notes: int
     not_read: int  # notes that the last run saw and did not come to
     chunks: int
+    distinct: int  # texts among them
     embedded: int
     pending: int
     failed: list[tuple[str, str]]  # (path, reason), those of `unread` among them
@@ -49,6 +50,8 @@ class Status:
     fingerprints: list[str]
     reason: str
     stale_notes: int | None  # changed, new or deleted since; None when the vault cannot be read
+    unchanged: int | None  # notes that are in the vault as they are stored
+    gone: int | None  # notes that are stored and no longer in the vault
     index_bytes: int
     folder: str
     other_indexes: list[OtherIndex]
@@ -72,8 +75,11 @@ class Status:
             "notes_total": self.total,
             "notes_indexed": self.notes,
             "notes_not_read_yet": self.not_read,
+            "notes_unchanged": self.unchanged,
+            "notes_deleted": self.gone,
             "chunks_total": self.chunks,
             "chunks_embedded": self.embedded,
+            "chunks_reused": self.chunks - self.distinct,
             "chunks_pending": self.chunks - self.embedded,
             "notes_failed": [{"path": path, "reason": reason} for path, reason in self.failed],
             "model": " + ".join(self.models),
@@ -93,14 +99,14 @@ def read_status(settings: Settings, vault: Path) -> Status:
     folder = current_index(settings, vault)
     with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger:
         counts, models, stored = ledger.counts(), ledger.models(), ledger.notes()
-        stale, away = _stale(settings, vault, ledger, stored)
+        stale, unchanged, gone, away = _stale(settings, vault, ledger, stored)
         remarks = [difference_line(settings, vault, ledger), excluded_line(settings, vault, stored), away]
         return Status(
             vault=ledger.meta("vault"), notes=counts.notes, not_read=ledger.not_read_yet(),
-            chunks=counts.chunks, embedded=counts.embedded, pending=counts.pending,
+            chunks=counts.chunks, distinct=ledger.distinct_texts(), embedded=counts.embedded, pending=counts.pending,
             failed=_failed(ledger), unread=[path for path in ledger.unread() if path not in stored],
             models=[m[2] for m in models], fingerprints=[m[1] for m in models], reason=ledger.meta("reason"),
-            stale_notes=stale, index_bytes=_size(folder), folder=str(folder),
+            stale_notes=stale, unchanged=unchanged, gone=gone, index_bytes=_size(folder), folder=str(folder),
             other_indexes=[
                 OtherIndex(path.name, _size(path), _models(path))
                 for path in sorted(folder.parent.iterdir()) if path.is_dir() and path != folder
@@ -109,16 +115,21 @@ def read_status(settings: Settings, vault: Path) -> Status:
         )  # fmt: skip
 
 
-def _stale(settings: Settings, vault: Path, ledger: Ledger, stored: dict[str, StoredNote]) -> tuple[int | None, str]:
-    """How many notes changed since, and ""; None and why, where the vault cannot be read."""
+def _stale(
+    settings: Settings, vault: Path, ledger: Ledger, stored: dict[str, StoredNote]
+) -> tuple[int | None, int | None, int | None, str]:
+    """How many notes are stale, unchanged and gone, and ""; None for each and why, where the vault cannot be read."""
     try:
         walked = walk(open_vault(vault), exclusions_of(settings, vault))
     except (VaultvecError, OSError) as error:
-        return None, f"how many notes have changed is not known: {error}"
+        return None, None, None, f"how many notes have changed is not known: {error}"
     unread = ledger.unread()
     changes = find_changes(walked.files, walked.unreadable, stored, False, None)
     changed = [file for file in changes.files if unread.get(file.path, ())[1:] != (file.size, file.mtime_ns)]
-    return sum(not _same_content(file, stored.get(file.path)) for file in changed) + len(changes.gone), ""
+    differing = [file for file in changed if not _same_content(file, stored.get(file.path))]
+    gone = len(changes.gone)
+    edited = sum(file.path in stored for file in differing)
+    return len(differing) + gone, len(stored) - gone - edited, gone, ""
 
 
 def _failed(ledger: Ledger) -> list[tuple[str, str]]:
