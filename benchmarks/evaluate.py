@@ -31,7 +31,8 @@ from benchmarks.known_items import known_items
 from vaultvec.datatypes import Note
 from vaultvec.errors import VaultvecError
 from vaultvec.models import resolve
-from vaultvec.notes import parse_note, read_bytes
+from vaultvec.note_file import read_bytes
+from vaultvec.notes import parse_note
 from vaultvec.pipeline import Hooks, index_vault
 from vaultvec.search import MODES, Searcher
 from vaultvec.session import open_searcher

@@ -18,7 +18,8 @@ from vaultvec.ledger import content_hash
 from vaultvec.markdown.frontmatter import read_front_matter
 from vaultvec.measure.ways import padded_tokens
 from vaultvec.models import ModelSpec
-from vaultvec.notes import decode, normalise, parse_note, read_bytes
+from vaultvec.note_file import decode, normalise, read_bytes
+from vaultvec.notes import parse_note
 from vaultvec.settings import Settings
 from vaultvec.stages.reading import chunker_spec
 from vaultvec.vault import load_exclusions, open_vault, walk

@@ -25,6 +25,7 @@ tokenizing
 models
 config_keys
 config_file settings
+note_file
 frontmatter blocks code_blocks verbatim inline canvas notes pieces
 vault
 korean languages

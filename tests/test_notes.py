@@ -12,7 +12,8 @@ from vaultvec.datatypes import Note, NoteFile
 from vaultvec.errors import VaultError
 from vaultvec.markdown.blocks import headings
 from vaultvec.markdown.verbatim import shorten_url
-from vaultvec.notes import digest, parse_note, read_bytes, read_note
+from vaultvec.note_file import digest, read_bytes
+from vaultvec.notes import parse_note, read_note
 
 
 def note(text: str, path: str = "folder/My note.md") -> Note:

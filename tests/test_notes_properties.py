@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from vaultvec.errors import VaultError
 from vaultvec.markdown.blocks import code_lines, headings
-from vaultvec.notes import normalise, parse_note
+from vaultvec.note_file import normalise
+from vaultvec.notes import parse_note
 
 # Pieces that begin, end or upset some markup; joined at random they reach states that plain random text never does.
 PIECES = [

@@ -18,7 +18,7 @@ from vaultvec.errors import SettingsError, VaultError
 from vaultvec.index import write_atomically
 from vaultvec.languages import language_of, readable_by
 from vaultvec.models import L6, USE, ModelSpec, resolve
-from vaultvec.notes import decode
+from vaultvec.note_file import decode
 from vaultvec.settings import Settings
 from vaultvec.vault import spread
 

@@ -14,7 +14,7 @@ from vaultvec.fitting import difference_line, excluded_line
 from vaultvec.index import current_index, exclusions_of
 from vaultvec.ledger import Ledger, StoredNote
 from vaultvec.models import class_of
-from vaultvec.notes import digest, read_bytes
+from vaultvec.note_file import digest, read_bytes
 from vaultvec.settings import Settings
 from vaultvec.stages.changes import find_changes
 from vaultvec.vault import open_vault, walk

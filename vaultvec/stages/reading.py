@@ -23,7 +23,8 @@ from vaultvec.errors import VaultError
 from vaultvec.ledger import Ledger, ModelRow, StoredNote
 from vaultvec.memory import peak_rss_mb
 from vaultvec.models import ModelSpec
-from vaultvec.notes import digest, parse_note, read_bytes
+from vaultvec.note_file import digest, read_bytes
+from vaultvec.notes import parse_note
 from vaultvec.settings import Settings
 
 WORKERS_PAY_FROM = 4000  # notes to read; below, starting processes costs more than it brings (benchmarks/workers.py)
