@@ -49,7 +49,11 @@ def test_mixed_takes_both_models_for_english_notes(tmp_path: Path, vault: Path) 
     report = index(settings, vault)
     assert report.model == f"{USE} + {L6}"
     assert vectors(settings, vault) == {USE: 6, L6: 6}
-    assert index(settings, vault).chunks_embedded == 0
+    assert (report.models_run, report.precision) == (2, "fp32")
+    with Ledger(current_index(settings, vault) / "ledger.sqlite3") as ledger:
+        ledger.set_meta("precision of model 2", "int8")
+    again = index(settings, vault)
+    assert (again.chunks_embedded, again.models_run, again.precision) == (0, 0, "fp32 + int8")
 
 
 def test_a_chunk_that_two_models_embed_is_one_chunk_among_those_reused(tmp_path: Path, vault: Path) -> None:

@@ -17,9 +17,10 @@ from made_vault import write_vault
 
 import main
 from vaultvec import machine
-from vaultvec.doctor import _fit, examine
+from vaultvec.doctor import _config, _fit, _weights, examine
 from vaultvec.engines import resolve_model
 from vaultvec.engines.base import Engine
+from vaultvec.errors import EngineError
 from vaultvec.findings import Finding, told
 from vaultvec.fitting import differences
 from vaultvec.index import current_index, writer_lock
@@ -215,6 +216,33 @@ def test_vectors_are_made_again_in_the_precision_of_the_index(patient: Patient, 
     assert asked == 2 * [("int8", "openvino") if made == "int8" else ("auto", "torch")]
 
 
+def test_an_index_made_here_is_checked_here_though_a_server_is_asked_for(patient: Patient) -> None:
+    asked: list[str] = []
+
+    def engines(settings: Settings, *args: Any) -> Engine:
+        if settings.server:
+            raise EngineError("no Ollama answers")
+        asked.append(settings.engine)
+        return FakeEngines()(settings, *args)
+
+    found = examine(replace(patient.settings, engine="ollama"), patient.vault, CONFIG, engines)
+    assert asked == ["auto"]
+    assert [finding.level for finding in found if finding.topic == "vectors"] == ["ok"]
+
+
+def test_int8_with_the_engine_that_has_none_is_told_before_index_refuses_it(tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text('ENGINE = "torch"\nPRECISION = "int8"\n', encoding="utf-8")
+    (finding,) = told("config.py", partial(_config, config))
+    assert (finding.level, "the torch engine has no int8" in finding.text) == ("wrong", True)
+
+
+def test_a_model_that_is_not_here_is_told_with_what_was_meant(patient: Patient) -> None:
+    asked = replace(patient.settings, embedding_model="mixd")
+    (finding,) = told("weights", partial(_weights, asked, None, FakeEngines()))
+    assert finding.text.startswith('mixd (did you mean "mixed"?): not prepared yet')
+
+
 @pytest.mark.parametrize(
     ("flags", "precision", "level", "says"),
     [
@@ -222,7 +250,11 @@ def test_vectors_are_made_again_in_the_precision_of_the_index(patient: Patient, 
         ("avx2 avx512_vnni", "auto", "ok", "int8 (VNNI) would be about twice as fast"),
         ("avx2", "auto", "ok", "no bf16 and no VNNI"),
         ("avx2", "int8", "note", 'PRECISION = "int8" is no faster here than "auto"'),
-        ("avx2 avx_vnni", "int8", "ok", "runs in int8, as PRECISION says"),
+        ("avx2 avx_vnni", "int8", "ok", "PRECISION is int8"),
+        ("avx2 avx512_bf16", "bf16", "ok", "PRECISION is bf16"),
+        ("avx2", "bf16", "wrong", 'index refuses PRECISION = "bf16"; set it to "auto"'),
+        ("avx2", "fp16", "wrong", 'index refuses PRECISION = "fp16"'),
+        ("sse2", "int8", "note", "no AVX2"),
         ("sse2", "auto", "note", "no AVX2"),
     ],
 )
@@ -230,6 +262,8 @@ def test_what_the_processor_is_told_to_run_in(
     monkeypatch: pytest.MonkeyPatch, flags: str, precision: str, level: str, says: str
 ) -> None:
     monkeypatch.setattr(machine, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(machine.shutil, "which", lambda _: None)  # a GPU would have its own precisions
+    monkeypatch.setattr(machine, "_apple", lambda: False)
     (finding,) = machine.processor(precision)
     assert finding.level == level
     assert says in finding.text

@@ -399,6 +399,28 @@ def test_notes_that_no_run_came_to_are_told(tmp_path: Path) -> None:
     assert told() == ("", [])
 
 
+def test_a_run_that_read_nothing_yet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the model is prepared: the index is there, and empty."""
+    settings, vault = fake_settings(tmp_path / "data"), put(tmp_path / "vault", a=ENGLISH, b=KOREAN)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "vault_boilerplate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            index(settings, vault)
+    status = read_status(settings, vault)
+    assert (status.total, status.notes, status.not_read, status.coverage) == (2, 0, 2, 0.0)
+    searcher = open_searcher(settings, vault)
+    try:
+        assert coverage_remark(searcher).startswith("2 notes are not read yet")
+    finally:
+        searcher.close()
+    index(settings, vault)
+    assert read_status(settings, vault).coverage == 1.0
+
+
 def test_the_status_counts_what_index_counts(tmp_path: Path) -> None:
     settings = fake_settings(tmp_path / "data")
     vault = put(tmp_path / "vault", a=ENGLISH, b=KOREAN, c=f"{ENGLISH} again")

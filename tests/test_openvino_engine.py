@@ -31,7 +31,7 @@ from vaultvec.engines.openvino_runtime import capabilities, check_key
 from vaultvec.engines.packing import packed_inputs
 from vaultvec.engines.padding import padded_inputs
 from vaultvec.engines.prepare import Prepared, prepare_facts, prepare_graph
-from vaultvec.engines.reference import _near, load_reference
+from vaultvec.engines.reference import load_reference, near_name
 from vaultvec.engines.tokenizer import HfTokenizer
 from vaultvec.errors import BatchTooLarge, EngineError, ModelError
 from vaultvec.fitting import query_precision
@@ -302,7 +302,7 @@ def test_an_unknown_model_is_one_line_with_a_way_out(tmp_path: Path) -> None:
     ],
 )
 def test_a_slip_in_a_models_name_is_told_with_what_was_meant(name: str, meant: str) -> None:
-    assert _near(name) == meant
+    assert near_name(name) == meant
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "~/nowhere-at-all", "/nowhere/model"])

@@ -257,12 +257,13 @@ def test_a_phrase_is_required_in_every_mode(searcher: Searcher) -> None:
 def test_a_phrase_that_stands_nowhere_is_words_where_others_stand_beside_it(searcher: Searcher) -> None:
     answer = searcher.search('what grows an "bud outward" in march')
     assert answer.results[0].path == "Garden/Roses.md"
-    assert answer.remarks == (
-        "no passage holds what stands in quotation marks as it is written, so its words were searched for",
-    )
+    assert answer.remarks == ('no passage holds "bud outward" as it is written, so its words were searched for',)
     alone = searcher.search('"bud outward"')
     assert alone.results == []
     assert any("without the marks its words are searched for" in remark for remark in alone.remarks)
+    both = searcher.search('grow basil "outward bud" "bud outward"')
+    assert [row.path for row in both.results] == ["Garden/Roses.md"], "the one that stands somewhere stays required"
+    assert both.remarks == answer.remarks
     found = searcher.search('roses "outward bud"', filters=Filters(folder="Music"))
     assert (found.results, found.remarks) == ([], ()), "a phrase that stands elsewhere stays required"
 

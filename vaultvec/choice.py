@@ -46,7 +46,7 @@ def choose_models(settings: Settings, vault: Path, files: Sequence[NoteFile], *,
     """
     if asked := asked_for(settings):
         models = tuple(resolve_model(model, settings.models_dir) for model in asked)
-        return Choice(models, f'config.py has EMBEDDING_MODEL = "{settings.embedding_model}"')
+        return Choice(models, f'asked for by EMBEDDING_MODEL = "{settings.embedding_model}"')
     names, reason, notes = read_choice(settings, vault)
     if not names or again or len(files) >= 2 * notes:
         names, reason, spoken = _by_language(sample_texts(files))

@@ -149,6 +149,7 @@ class IndexReport:
     chunks_total: int = 0
     chunks_embedded: int = 0  # texts that went through a model; of two models that take the same text, once
     vectors_made: int = 0  # the same, once for each model
+    models_run: int = 0  # that were loaded for it
     chunks_reused: int = 0  # chunks of read notes whose text was known already
     seconds: float = 0.0
     embed_seconds: float = 0.0  # from the first batch's start to the last one's end

@@ -18,9 +18,10 @@ from vaultvec.config_file import read_text, read_values
 from vaultvec.datatypes import NoteFile
 from vaultvec.engines import create_engine, is_ready, resolve_model
 from vaultvec.engines.base import Engine
+from vaultvec.engines.reference import near_name
 from vaultvec.errors import LedgerError, LockedError, ModelError, VaultvecError
 from vaultvec.findings import Finding, told
-from vaultvec.fitting import difference_line, excluded_line, for_own_vectors
+from vaultvec.fitting import difference_line, excluded_line, for_own_vectors, where_made
 from vaultvec.index import current_index, exclusions_of, writer_lock
 from vaultvec.integrity import BUSY, examine_index
 from vaultvec.ledger import Ledger
@@ -96,6 +97,10 @@ def _packages(requirements: Path) -> Iterator[Finding]:
 
 def _config(config: Path) -> Iterator[Finding]:
     values = read_values(read_text(config).text, config.name)  # raises with the line and what mends it
+    if (values["ENGINE"], values["PRECISION"]) == ("torch", "int8"):
+        text = 'the torch engine has no int8: set ENGINE or PRECISION to "auto"; index refuses the two together'
+        yield Finding("wrong", "config.py", text)
+        return
     yield Finding("ok", "config.py", f"{len(values)} keys, all known and in range")
 
 
@@ -115,7 +120,7 @@ def _weights(settings: Settings, vault: Path | None, engines: Engines) -> Iterat
             ready = is_ready(model, settings.models_dir)
             once = "" if Path(model.name).is_dir() else ", with one download"
             text = "prepared" if ready else f"not prepared yet; python main.py index does it{once}"
-            yield Finding("ok" if ready else "note", "weights", f"{model.name}: {text}")
+            yield Finding("ok" if ready else "note", "weights", f"{model.name}{near_name(model.name)}: {text}")
 
 
 def _models(settings: Settings, vault: Path | None, files: Sequence[NoteFile] = ()) -> list[ModelSpec]:
@@ -229,6 +234,12 @@ def _index(settings: Settings, vault: Path, engines: Engines) -> Iterator[Findin
     except LedgerError as error:
         yield Finding("note", "index", str(error))
         return
+
+    try:
+        with Ledger(folder / "ledger.sqlite3", readonly=True) as ledger, ledger.errors_told():
+            settings = where_made(settings, ledger)
+    except LedgerError:
+        pass  # told below
 
     def load(model: ModelSpec, fingerprint: str) -> Engine:
         ready = model if settings.server else resolve_model(model, settings.models_dir)

@@ -79,6 +79,11 @@ def made_by_server(settings: Settings, ledger: Ledger) -> str | None:
     return named
 
 
+def where_made(settings: Settings, ledger: Ledger) -> Settings:
+    """The settings under which an index that was made here goes on being read here, though ENGINE asks for a server now."""
+    return replace(settings, engine="auto") if settings.server and made_by_server(settings, ledger) == "" else settings
+
+
 def _server_in_name(settings: Settings, ledger: Ledger) -> str | None:
     """The server that the index was named for, "" for none; None where it was cut into chunks of other sizes."""
     name, fingerprints = ledger.path.parent.name, [fingerprint for _, fingerprint, _, _ in ledger.models()]

@@ -104,6 +104,7 @@ class KeywordQuery:
     phrase: str = ""  # all of the query as it stands; "" when it is long or has no word
     names: tuple[str, ...] = ()  # the query without the particle and the words of a question that follow a Korean title
     cut: bool = False  # whether there were more than MAX_QUERY_TERMS terms
+    phrases: tuple[tuple[str, str], ...] = ()  # (as it was typed, as FTS5 has it); `required` is all of them
     beside: bool = False  # whether words stand beside the phrases, which may only stress then
 
 
@@ -134,11 +135,12 @@ def parse_query(query: str, exclude: Sequence[str] = ()) -> KeywordQuery:
     terms, cut = _terms(words, stop)
     if not terms:
         terms, cut = _terms(words, frozenset())
-    required = " AND ".join(filter(None, map(_phrase, phrases)))
+    asked = tuple((phrase, found) for phrase in phrases if (found := _phrase(phrase)))
+    required = " AND ".join(found for _, found in asked)
     whole = "" if cut or len(words) > MAX_QUERY_TERMS else _phrase(text)
     names = () if cut else _names(words, stop)
     without = tuple(filter(None, map(_phrase, excluded)))
-    return KeywordQuery(text, tuple(terms), required, without, whole, names, cut, len(words) > len(phrases))
+    return KeywordQuery(text, tuple(terms), required, without, whole, names, cut, asked, len(words) > len(phrases))
 
 
 def _terms(words: Sequence[str], stop: frozenset[str]) -> tuple[list[str], bool]:

@@ -12,20 +12,30 @@ from pathlib import Path
 
 from vaultvec.findings import Finding
 
+# As /proc/cpuinfo calls them, on x86 and on Arm.
+BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+FP16 = frozenset({"avx512_fp16", "amx_fp16", "fphp", "asimdhp"})
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 LEAST_MEMORY = 1 << 30  # bytes: a model, its batches and Chroma
 
 
 def processor(precision: str = "auto") -> Iterator[Finding]:
     """Which precision it runs in, and whether the one that config.py names suits it."""
     flags = _cpu_flags()
-    vnni = "avx512_vnni" in flags or "avx_vnni" in flags
+    vnni = bool(flags & VNNI)
+    native = {"bf16": bool(flags & BF16), "fp16": bool(flags & FP16)}.get(precision, True)
     if not flags:
         yield Finding("note", "processor", f"{platform.machine()}: its instruction set is not told here")
+    elif not flags & {"avx2", "asimd"}:
+        yield Finding("note", "processor", "no AVX2: embedding will be slow here")
+    elif not native and not (shutil.which("nvidia-smi") or _apple()):
+        text = f'it has no {precision} of its own, so index refuses PRECISION = "{precision}"; set it to "auto" in config.py'
+        yield Finding("wrong", "processor", text)
     elif precision == "int8" and not vnni and "avx2" in flags:
         yield Finding("note", "processor", 'no VNNI: PRECISION = "int8" is no faster here than "auto" and less exact')
     elif precision != "auto":
-        yield Finding("ok", "processor", f"runs in {precision}, as PRECISION says")
-    elif "amx_bf16" in flags or "avx512_bf16" in flags or "bf16" in flags:
+        yield Finding("ok", "processor", f"PRECISION is {precision}")
+    elif flags & BF16:
         unit = "AMX" if "amx_bf16" in flags else "AVX-512" if "avx512_bf16" in flags else "Arm"
         yield Finding(
             "ok", "processor", f"{unit} with bf16: PRECISION = auto runs in bf16, about twice as fast as fp32"
@@ -36,10 +46,8 @@ def processor(precision: str = "auto") -> Iterator[Finding]:
             "processor",
             "no bf16, so PRECISION = auto runs in fp32; int8 (VNNI) would be about twice as fast and a little less exact",
         )
-    elif "avx2" in flags or "asimd" in flags:
-        yield Finding("ok", "processor", "no bf16 and no VNNI: PRECISION = auto runs in fp32")
     else:
-        yield Finding("note", "processor", "no AVX2: embedding will be slow here")
+        yield Finding("ok", "processor", "no bf16 and no VNNI: PRECISION = auto runs in fp32")
 
 
 def _cpu_flags() -> frozenset[str]:

@@ -119,6 +119,7 @@ class _Run:
         with Ledger(index.ledger) as ledger, ledger.errors_told():
             renewed = self._prepare(ledger, index, choice) or self.full
             if not ledger.has_notes():
+                ledger.set_meta(NOTES_SEEN, str(len(walked.files)))  # whoever asks before the first note is read
                 self.engines.begin(choice.models[0])
             self.boilerplate, changed = vault_boilerplate(ledger, walked.files, renewed)
             if changed and self.boilerplate:

@@ -47,7 +47,7 @@ def rebuild(settings: Settings, vault: Path, notify: Notify = lambda _: None) ->
 def _rebuild_index(folder: Path, notify: Notify) -> int:
     written = 0
     with Ledger(folder / "ledger.sqlite3") as ledger:
-        notify(f"{ledger.rebuild_keywords()} keyword rows written")
+        notify(f"{ledger.rebuild_keywords():,} keyword rows written")
         damaged = ledger.drop_damaged_vectors()
         if damaged:
             notify(f"{damaged} vectors were damaged; their texts are embedded again by: python main.py index")

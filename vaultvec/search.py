@@ -138,15 +138,16 @@ class Searcher:
         self._next_refresh = now + REFRESH_SHARE * (now - began)
 
     def _with_phrases(self, query: KeywordQuery, remarks: list[str]) -> KeywordQuery:
-        """The query as it can be answered: phrases that stand nowhere are only words where others stand beside them."""
-        if not query.required or self.words.holding(query.required).any():
+        """The query as it can be answered: a phrase that stands nowhere is only words where others stand beside it."""
+        nowhere = [phrase for phrase in query.phrases if not self.words.holding(phrase[1]).any()]
+        if not nowhere:
             return query
-        nowhere = "no passage holds what stands in quotation marks as it is written"
+        named = "no passage holds " + " or ".join(f'"{typed}"' for typed, _ in nowhere) + " as it is written"
         if not query.beside:
-            remarks.append(f"{nowhere}; without the marks its words are searched for")
+            remarks.append(f"{named}; without the marks its words are searched for")
             return query
-        remarks.append(f"{nowhere}, so its words were searched for")
-        return replace(query, required="")
+        remarks.append(f"{named}, so its words were searched for")
+        return replace(query, required=" AND ".join(phrase[1] for phrase in query.phrases if phrase not in nowhere))
 
     def _usable(self, query: KeywordQuery, filters: Filters) -> NDArray[np.bool_] | None:
         """Which rows of the chunk table pass the filters, hold the phrases and none of the excluded words; None: all."""

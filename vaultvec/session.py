@@ -9,7 +9,7 @@ from pathlib import Path
 from vaultvec.engines import choose_engine, create_engine, resolve_model
 from vaultvec.engines.base import Engine
 from vaultvec.errors import LedgerError
-from vaultvec.fitting import made_by_server, query_precision
+from vaultvec.fitting import made_by_server, query_precision, where_made
 from vaultvec.index import current_index
 from vaultvec.keywords import KEYWORDS_VERSION
 from vaultvec.ledger import Ledger
@@ -44,10 +44,9 @@ def _slots(settings: Settings, ledger: Ledger, notify: Notify) -> list[ModelSlot
     """The models of an index, in the engine that made their vectors: one of this machine goes on whatever ENGINE asks for."""
     with ledger.errors_told():
         made_by, models = made_by_server(settings, ledger), ledger.models()
+        settings = where_made(settings, ledger)
     elsewhere = ""
-    if made_by == "" and settings.server:
-        settings = replace(settings, engine="auto")
-    elif made_by not in (None, settings.server):
+    if made_by not in (None, settings.server):
         elsewhere = (
             f'the vectors of this index were made with ENGINE = "{made_by}", config.py says ENGINE = "{settings.engine}"; '
             "set it back, add --mode keyword, or run: python main.py index"

@@ -128,7 +128,7 @@ def _stale(
     changed = [file for file in changes.files if unread.get(file.path, ())[1:] != (file.size, file.mtime_ns)]
     differing = [file for file in changed if not _same_content(file, stored.get(file.path))]
     gone = len(changes.gone)
-    edited = sum(file.path in stored for file in differing)
+    edited = sum(file.path in stored for file in differing) + sum(path in stored for path in unread)
     return len(differing) + gone, len(stored) - gone - edited, gone, ""
 
 

@@ -56,7 +56,7 @@ def load_reference(model: ModelSpec, device: str | None = "cpu") -> Any:
             loaded = SentenceTransformer(source, device=device, revision=revision, model_kwargs=exact)
     except Exception as error:  # OSError, ValueError, KeyError, the hub's own: all mean that the model cannot be had
         raise ModelError(
-            f"{model.name} cannot be loaded ({_reason(error)}); check the name{_near(model.name)}, go online once, "
+            f"{model.name} cannot be loaded ({_reason(error)}); check the name{near_name(model.name)}, go online once, "
             f"or set EMBEDDING_MODEL to a folder or to {L6}"
         ) from error
     _check_modules(model, loaded)
@@ -128,7 +128,7 @@ def _commit(model: ModelSpec) -> str | None:
     return model.revision if re.fullmatch(r"[0-9a-f]{40}", model.revision) else None
 
 
-def _near(name: str) -> str:
+def near_name(name: str) -> str:
     """A hint at the word or model of the catalogue that was probably meant; "" where none is near."""
     known = [*WORDS, *(known for spec in CATALOGUE for known in (spec.name, spec.slug))]
     near = [] if name in known else get_close_matches(name, known, n=1, cutoff=MEANT)

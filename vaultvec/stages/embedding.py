@@ -19,6 +19,7 @@ from vaultvec.stages.reading import Reader
 GATHER_SECONDS = 0.2  # how long a window may wait to fill while the reader is still at work
 TIDY_WINDOWS = 10  # windows between two memory clean-ups, as the guide has it; none in FAST_MODE
 VERIFY_TEXTS = 8  # vectors of each model recomputed after a run; none in FAST_MODE
+PRECISION = "precision of model "  # and its row: a fact in the ledger
 DRAWN = 32  # chunks drawn for each of them: a second model reads only some
 
 
@@ -70,7 +71,7 @@ class Embedding:
                     f"{engine.model.name} gives vectors of {engine.dim} dimensions, the index expects {row.dim} of {name}; "
                     "run: python main.py doctor"
                 )
-            self._describe(engine)
+            self._describe(row, engine)
             engine.warm_up()
             self._embed(row, engine)
             if not self.fast_mode:
@@ -165,15 +166,15 @@ class Embedding:
         self.lowest = min(self.lowest, lowest)
         self.report.verified = f"{self.verified} vectors recomputed, lowest cosine {self.lowest:.5f}"
 
-    def _describe(self, engine: Engine) -> None:
-        """What embeds, into the ledger and the report; of two models that run in different precisions both."""
-        report = self.report
-        told = [*report.precision.split(" + "), engine.precision] if report.precision else [engine.precision]
-        precision = " + ".join(dict.fromkeys(told))
-        for key, value in (("engine", engine.name), ("precision", precision), ("device", engine.device)):
+    def _describe(self, row: ModelRow, engine: Engine) -> None:
+        """What embeds, into the ledger and the report."""
+        facts = {"engine": engine.name, "device": engine.device, f"{PRECISION}{row.id}": engine.precision}
+        for key, value in facts.items():
             self.ledger.set_meta(key, value)
         self._name(engine.model.name)
-        report.engine, report.precision, report.device = engine.name, precision, engine.device
+        self.report.models_run += 1
+        self.report.engine, self.report.device = engine.name, engine.device
+        self.report.precision = _precisions(self.ledger)
 
     def _name(self, model: str) -> None:
         self.report.model += f" + {model}" if self.report.model else model
@@ -193,4 +194,11 @@ class Embedding:
 
 def describe(report: IndexReport, ledger: Ledger) -> None:
     """Into the report: what made the vectors, for a run that needed no model."""
-    report.engine, report.precision, report.device = (ledger.meta(key) for key in ("engine", "precision", "device"))
+    report.engine, report.device = ledger.meta("engine"), ledger.meta("device")
+    report.precision = _precisions(ledger)
+
+
+def _precisions(ledger: Ledger) -> str:
+    """What the models ran in when they embedded last; of two that differ both."""
+    told = [ledger.meta(f"{PRECISION}{number}") for number, *_ in ledger.models()]
+    return " + ".join(dict.fromkeys(filter(None, told))) or ledger.meta("precision")  # so it was called before

@@ -42,10 +42,9 @@ def print_report(report: IndexReport) -> None:
 
 def _chunks_line(report: IndexReport) -> str:
     """Two models make two vectors of a chunk that both can read."""
-    models = report.model.count(" + ") + 1
     embedded = f"{report.chunks_embedded:,} embedded"
-    if models > 1:
-        embedded += f" ({report.vectors_made:,} vectors by {models} models)"
+    if report.models_run > 1:
+        embedded += f" ({report.vectors_made:,} vectors by {report.models_run} models)"
     return f"{embedded}, {report.chunks_reused:,} reused"
 
 
@@ -94,7 +93,7 @@ def print_status(status: Status) -> None:
             for other in status.other_indexes
         ),
     )
-    if status.other_indexes:
+    if any(other.models for other in status.other_indexes):
         say("what is also kept makes changing back free; to free its space, delete that folder beside the one above")
     for path, reason in status.failed:
         say(f"not embedded: {path}: {reason}")
