@@ -198,8 +198,9 @@ def test_what_a_killed_writer_left_is_looked_at_though_nothing_waits(
     assert_same(state_of(settings, vault), before)
 
 
-@pytest.mark.parametrize("name", ["index_metadata.pickle", "data_level0.bin", "header.bin"])
-@pytest.mark.parametrize("removed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "removed"), [("index_metadata.pickle", True), ("data_level0.bin", False), ("header.bin", True)]
+)
 def test_a_graph_without_some_of_its_files_is_not_believed(
     name: str, removed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
